@@ -66,6 +66,16 @@ class Entry(NamedTuple):
     ids: tuple[str, ...]
     time: str = ""  # RFC 3339, of the journal line
 
+    def is_of(self, user: str, archive_id: str) -> bool:
+        """Tell whether a user, by any name, read a message, by a prefix of its id.
+
+        "" for any user, or any message and none.
+        """
+        who = self.user
+        names = ("", who.name, who.login, who.sudo_user, who.web_user)
+        is_of_message = any(each.startswith(archive_id) for each in self.ids)
+        return user in names and (is_of_message or not archive_id)
+
     def to_fields(self) -> dict[str, str | int]:
         """Return the fields of the journal event; those that are empty are left out."""
         texts = {

@@ -18,6 +18,7 @@ from postfix_archive.access import access_entry
 from postfix_archive.access.access_entry import Entry
 from postfix_archive.message import dates
 from postfix_archive.store import journal, journal_reader
+from postfix_archive.store.journal_reader import Line
 from postfix_archive.system import privileges
 
 NAME = "access"  # of the journal's directory
@@ -53,12 +54,43 @@ def entries(store_directory: str, archive: str) -> Iterator[Entry]:
     journal_reader.require_format(journal_reader.path_of(store_directory, archive))
     path = journal_reader.path_of(store_directory, archive, NAME)
     for line in journal_reader.lines(path):
-        event = journal_reader.valid_event(line)
-        if event is not None and event["event"] == EVENT:
-            try:
-                yield access_entry.from_fields(event)
-            except ValueError:
-                continue
+        entry = _entry(line)
+        if entry is not None:
+            yield entry
+
+
+def entries_backwards(
+    store_directory: str, archive: str, end: int | None = None
+) -> Iterator[tuple[int, Entry | None]]:
+    """Yield the offset of each line and its entry, the last one before end first.
+
+    end None is the end of the journal. None is yielded for what entries() leaves out.
+    """
+    path = journal_reader.path_of(store_directory, archive, NAME)
+    for line in journal_reader.lines_backwards(path, end):
+        yield line.offset, _entry(line)
+
+
+def offset_after(store_directory: str, archive: str, time: float) -> int | None:
+    """Return an offset such that no entry after it is older than a Unix time.
+
+    None if there is no later entry.
+    """
+    path = journal_reader.path_of(store_directory, archive, NAME)
+    # Twice: lines_between() begins before the time by it, and a clock may step back.
+    begin = time + 2 * journal_reader.CLOCK_SLACK
+    line = next(journal_reader.lines_between(path, begin), None)
+    return line.offset if line else None
+
+
+def _entry(line: Line) -> Entry | None:
+    event = journal_reader.valid_event(line)
+    if event is None or event["event"] != EVENT:
+        return None
+    try:
+        return access_entry.from_fields(event)
+    except ValueError:
+        return None
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:

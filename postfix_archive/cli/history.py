@@ -62,7 +62,7 @@ def history(
     count = 0
     for address, entry in _merged(store, archives):
         is_in_time = begin <= entry.time < end
-        if not is_in_time or not _matches(entry, archive_id, user):
+        if not is_in_time or not entry.is_of(user or "", archive_id or ""):
             continue
         count += 1
         if as_json:
@@ -96,14 +96,6 @@ def _merged(store: str, archives: list[str]) -> Iterator[tuple[str, Entry]]:
 def _with_archive(store: str, archive: str) -> Iterator[tuple[str, Entry]]:
     for entry in access_journal.entries(store, archive):
         yield archive, entry
-
-
-def _matches(entry: Entry, archive_id: str | None, user: str | None) -> bool:
-    who = entry.user
-    is_user = user in (None, who.name, who.login, who.sudo_user, who.web_user)
-    return is_user and (
-        archive_id is None or any(e.startswith(archive_id) for e in entry.ids)
-    )
 
 
 def _line(archive: str, entry: Entry) -> str:

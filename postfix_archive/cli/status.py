@@ -6,11 +6,9 @@ text, as JSON and for Prometheus; the first line of the text says that the bypas
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -19,7 +17,13 @@ from postfix_archive.message import dates, stamp
 from postfix_archive.message.printable import safe_text
 from postfix_archive.replicate import replication_lag
 from postfix_archive.search.index_lag import Lag
-from postfix_archive.status import collect, overview, prometheus_text
+from postfix_archive.status import (
+    collect,
+    overview,
+    prometheus_text,
+    status_file,
+    status_json,
+)
 from postfix_archive.status.overview import Snapshot
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.tally import Tally
@@ -39,7 +43,9 @@ WAITING_LABELS = {
     "--prometheus", "as_metrics", is_flag=True, help="Print Prometheus metrics."
 )
 @click.option(
-    "--write", is_flag=True, help="Write metrics to archive_prometheus_file, if set."
+    "--write",
+    is_flag=True,
+    help="Write it for the web page, and for archive_prometheus_file.",
 )
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> None:
@@ -52,15 +58,21 @@ def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> 
     if as_json + as_metrics + write > 1:
         raise click.UsageError("--json, --prometheus and --write exclude each other")
     settings = archive_cf.load(ctx.obj)
-    if write and not settings.archive_prometheus_file:
-        collect.save_journal_ends(settings)
-        return
+    path = settings.archive_prometheus_file
+    has_page = status_file.is_wanted(settings)
+    if write:
+        collect.save_journal_ends(settings)  # also where the queue cannot be read
+        if not (path or has_page):
+            return
     snapshot = collect.snapshot(ctx.obj, settings)
     if write:
-        _write(settings.archive_prometheus_file, prometheus_text.text(snapshot))
+        if has_page:
+            status_file.save(settings, snapshot)
+        if path:
+            _write(path, prometheus_text.text(snapshot))
         return  # no exit code: the same timer runs the rescue, which raises alarms
     if as_json:
-        click.echo(json.dumps(_to_json(snapshot)))
+        click.echo(json.dumps(status_json.to_json(snapshot)))
     elif as_metrics:
         click.echo(prometheus_text.text(snapshot), nl=False)
     else:
@@ -73,70 +85,6 @@ def _write(path: str, text: str) -> None:
     """Write the file as the owner of its directory, readable by all."""
     with privileges.as_owner(os.path.dirname(path)):
         files.replace(path, text.encode(), METRICS_FILE_MODE)
-
-
-def _to_json(snapshot: Snapshot) -> dict[str, Any]:
-    return {
-        "bypass": snapshot.bypass.to_json() if snapshot.bypass else None,
-        "archives": [
-            _archive_to_json(name, each) for name, each in snapshot.tallies.items()
-        ],
-        "errors": snapshot.damage,
-        **{name: dataclasses.asdict(each) for name, each in snapshot.backlogs.items()},
-        "on_hold": snapshot.on_hold,
-        "file_systems": {
-            name: dataclasses.asdict(each)
-            for name, each in snapshot.file_systems.items()
-        },
-        "last_reconcile": _reconcile_run_to_json(snapshot),
-        "last_verify": snapshot.last_verify and snapshot.last_verify._asdict(),
-        "last_rescue": _timestamp(snapshot.rescue_time),
-        "outcomes_followed": _timestamp(snapshot.followed_until),
-        "seals": snapshot.seal_state._asdict() if snapshot.seal_state else None,
-        "index": {
-            name: {"behind_bytes": each.size, "behind_seconds": round(each.seconds)}
-            for name, each in snapshot.index_lags.items()
-            if each.has_index
-        },
-        "object_store": {
-            name: {
-                "behind_bytes": each.size,
-                "behind_seconds": round(each.seconds),
-                "undeleted_records": each.removed,
-            }
-            for name, each in snapshot.replication_lags.items()
-        },
-    }
-
-
-def _archive_to_json(name: str, tally: Tally) -> dict[str, Any]:
-    return {
-        "archive": name,
-        "messages": tally.messages,
-        "removed": tally.removed,
-        "last_archived": tally.last_archived or None,
-        "bypasses": [each.to_json() for each in tally.bypasses.values()],
-        "supplements": tally.supplements,
-        "mailed": tally.mailed,
-        "original_bytes": tally.received_bytes,
-        "store_bytes": tally.copy_bytes + tally.offset,
-        "stamps": tally.stamps,
-        "outcomes": tally.outcomes,
-        "waiting_recipients": len(tally.waiting),
-        "damaged_lines": tally.damaged,
-    }
-
-
-def _reconcile_run_to_json(snapshot: Snapshot) -> dict[str, Any] | None:
-    run = snapshot.reconcile_run
-    if run is None:
-        return None
-    times = {"time": _timestamp(run.time), "since": run.since, "until": run.until}
-    return {**times, **run.counts}
-
-
-def _timestamp(seconds: float | None) -> str | None:
-    return None if seconds is None else dates.format_rfc3339(seconds)
 
 
 def bypass_warning(period: BypassPeriod) -> str:
@@ -242,7 +190,7 @@ def _reconcile_lines(snapshot: Snapshot) -> Iterator[str]:
     if count := run.counts[overview.ACCEPTED_MISSING]:
         text += f", {count} missing ones accepted,"
     period = f"from {run.since} to {run.until}"
-    yield safe_text(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
+    yield safe_text(f"Reconciled at {dates.format_rfc3339(run.time)}: {text} {period}")
 
 
 def _format_bytes(count: int) -> str:

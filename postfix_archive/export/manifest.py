@@ -158,7 +158,7 @@ def read(file: Iterable[bytes]) -> Iterator[tuple[Entry, int]]:
 
 def csv_lines(entries: Iterable[Entry]) -> Iterator[bytes]:
     """Yield manifest.csv (RFC 4180), in UTF-8; its cells are no formulas."""
-    yield _csv_line(COLUMNS)
+    yield csv_line(COLUMNS)
     for each in entries:
         recipients = each["recipients"]
         values = {
@@ -167,7 +167,7 @@ def csv_lines(entries: Iterable[Entry]) -> Iterator[bytes]:
             "recipients": ", ".join(e["recipient"] for e in recipients),
             "outcomes": "; ".join(_outcome_text(e) for e in recipients),
         }
-        yield _csv_line([_cell(values.get(name, "")) for name in COLUMNS])
+        yield csv_line([values.get(name, "") for name in COLUMNS])
 
 
 def _outcome_text(recipient: dict[str, str]) -> str:
@@ -181,7 +181,8 @@ def _cell(value: object) -> str:
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
-def _csv_line(cells: list[str]) -> bytes:
+def csv_line(values: Iterable[object]) -> bytes:
+    """Return a line of CSV (RFC 4180), in UTF-8; its cells are no formulas."""
     text = io.StringIO()
-    csv.writer(text).writerow(cells)
+    csv.writer(text).writerow(map(_cell, values))
     return text.getvalue().encode()

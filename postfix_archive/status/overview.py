@@ -111,13 +111,35 @@ class Snapshot:
 
         Missing messages are only a warning: nothing can archive them any more.
         """
-        is_stuck = self.backlogs["filter"].age >= rescue_plan.ALARM_AGE
-        if self.bypass or self.on_hold or self.damage or is_stuck:
+        if self.risks:
             return monitoring.CRITICAL
+        return monitoring.WARNING if self.warnings else monitoring.OK
+
+    @property
+    def risks(self) -> list[str]:
+        """Why mail is at risk; names no archive and no person."""
+        is_stuck = self.backlogs["filter"].age >= rescue_plan.ALARM_AGE
+        return _texts(
+            (self.bypass, "the bypass is on, or was not ended in every journal"),
+            (self.on_hold, "mail is on hold before expiry"),
+            (self.damage, "the store or a journal is damaged or lost"),
+            (is_stuck, "mail is stuck at the stamp filter"),
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why somebody should look; names no archive and no person."""
         queue = self.backlogs["queue"]
         is_late = queue.age >= rescue_plan.ALARM_AGE or queue.has_failed
-        needs_warning = is_late or self.backlogs["fallback"].count or self.missing
-        return monitoring.WARNING if needs_warning else monitoring.OK
+        return _texts(
+            (is_late, "archive copies wait in the queue"),
+            (self.backlogs["fallback"].count, "copies wait in the fallback directory"),
+            (self.missing, "the last reconcile run found messages missing"),
+        )
+
+
+def _texts(*cases: tuple[object, str]) -> list[str]:
+    return [text for is_so, text in cases if is_so]
 
 
 def parse_reconcile_run(fields: object) -> ReconcileRun | None:

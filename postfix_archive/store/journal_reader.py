@@ -36,6 +36,7 @@ READERS = (
 )
 LINEAR_SEARCH_SIZE = 1 << 16  # bytes; the search stops here and reads line by line
 BUFFER_SIZE = 1 << 15  # bytes
+BACKWARD_SIZE = 1 << 17  # bytes that are read at once from the end on
 
 
 class Line(NamedTuple):
@@ -234,6 +235,28 @@ def line_before(path: str, end: int) -> bytes:
             if position >= 0 or not start:
                 return content[position + 1 :]
             step *= 2
+
+
+def lines_backwards(path: str, end: int | None = None) -> Iterator[Line]:
+    """Yield the whole lines before an offset, the last one first; None: before the end.
+
+    What is between the last line end and the offset is left out.
+    """
+    with _open(path) as file:
+        start = _size(file) if end is None else min(end, _size(file))
+        rest = b""  # the end of a line that begins in an earlier block
+        while start > 0:
+            size = min(start, BACKWARD_SIZE)
+            start -= size
+            file.seek(start)
+            contents = (file.read(size) + rest).split(b"\n")
+            rest = contents[0] if len(contents) == 1 else contents[0] + b"\n"
+            offset = start + sum(len(each) + 1 for each in contents[:-1])
+            for content in reversed(contents[1:-1]):
+                offset -= len(content) + 1
+                yield Line(offset, content + b"\n")
+        if rest.endswith(b"\n"):
+            yield Line(0, rest)
 
 
 def require_format(path: str) -> None:

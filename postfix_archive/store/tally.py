@@ -21,12 +21,13 @@ from postfix_archive.store import (
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal_event import Event
 
-VERSION = 3  # change it with the fields: a cached tally of another is discarded
+VERSION = 4  # change it with the fields: a cached tally of another is discarded
 STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
 # Keys of an outcome event that name the recipient of a capture (store-format.md).
 OUTCOME_KEYS = ("id", "of", "recipient", "original", "parent")
 # Hexadecimal digits: 64 bits suffice for millions of recipients.
 RECIPIENT_HASH_DIGITS = 16
+DAYS_KEPT = 400  # for charts of a year
 COUNTERS = (
     "start",
     "offset",
@@ -50,12 +51,14 @@ class Tally:
     included, ``outcomes`` the settled outcomes by kind. ``waiting`` has a hash of each
     recipient whose last outcome is ``waiting``; a settled outcome removes it, so the
     follower must not record ``waiting`` after that. ``bypasses`` has each bypass period
-    by its start. ``received_bytes`` is the size of the originals, ``copy_bytes`` that
+    by its start. ``days`` has messages and bytes of the last DAYS_KEPT days, by date
+    (UTC). ``received_bytes`` is the size of the originals, ``copy_bytes`` that
     of the files in the store, which the caller adds.
     """
 
     __slots__ = (*COUNTERS, "_last_line", "bypasses", "last_archived", "outcomes") + (
         "_last_sha256",
+        "days",
         "stamps",
         "waiting",
     )
@@ -70,6 +73,7 @@ class Tally:
         self.outcomes = dict.fromkeys(outcome.SETTLED, 0)
         self.waiting: set[str] = set()
         self.bypasses: dict[str, BypassPeriod] = {}
+        self.days: dict[str, list[int]] = {}
         self._last_line = b""
         self._last_sha256 = ""
 
@@ -136,8 +140,14 @@ class Tally:
             return
         # A second original with the same archive id has a longer file name.
         file_name = event.get("file", "").rpartition("/")[2]
-        self.messages += file_name in ("", f"{event['id']}.eml.gz")
+        is_first = file_name in ("", f"{event['id']}.eml.gz")
+        self.messages += is_first
         self.last_archived = max(self.last_archived, event["time"])
+        day = self.days.setdefault(event["time"][:10], [0, 0])
+        day[0] += is_first
+        day[1] += event.get("size", 0)
+        if len(self.days) > DAYS_KEPT:
+            del self.days[min(self.days)]
 
     def _count_outcome(self, event: Event) -> None:
         key = "\0".join(str(event.get(each, "")) for each in OUTCOME_KEYS)
@@ -159,6 +169,7 @@ class Tally:
             "stamps": self.stamps,
             "outcomes": self.outcomes,
             "waiting": sorted(self.waiting),
+            "days": self.days,
             "bypasses": [each.to_json() for each in self.bypasses.values()],
         }
 
@@ -175,6 +186,7 @@ def from_json(data: Any) -> Tally:
     )
     tally.stamps = _parse_counts(data["stamps"], STAMP_VERDICTS)
     tally.outcomes = _parse_counts(data["outcomes"], outcome.SETTLED)
+    tally.days = _parse_days(data["days"])
     if not isinstance(data["waiting"], list) or not isinstance(data["bypasses"], list):
         raise ValueError("not a tally")
     tally.waiting = {*map(_parse_string, data["waiting"])}
@@ -183,6 +195,17 @@ def from_json(data: Any) -> Tally:
     periods = map(bypass_period.parse, data["bypasses"])
     tally.bypasses = {each.started: each for each in periods}
     return tally
+
+
+def _parse_days(value: Any) -> dict[str, list[int]]:
+    if not isinstance(value, Mapping):
+        raise ValueError("not a table of days")
+    days = {}
+    for day, counts in value.items():
+        if not isinstance(counts, list) or len(counts) != 2:
+            raise ValueError("not messages and bytes")
+        days[_parse_string(day)] = [*map(_parse_count, counts)]
+    return days
 
 
 def _parse_count(value: Any) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
 
 from postfix_archive import __version__
 from postfix_archive.config.settings import Settings
@@ -30,6 +31,7 @@ from postfix_archive.errors import (
     RecordNotFound,
     UserInvalid,
 )
+from postfix_archive.web import api, database, language, logins, sessions, site
 from postfix_archive.web import database, kept_form, language, logins, sessions, site
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
@@ -40,11 +42,18 @@ PAGES = (
     "home",
     "kept_form",
     "account_page",
+    "search_page",
+    "reason_page",
+    "message_page",
+    "message_files",
     "users_page",
+    "api",
     "exports_page",
     "holds_page",
     "erasures_page",
     "replay_page",
+    "access_log_page",
+    "dashboard_page",
 )
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
@@ -96,6 +105,7 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
+    CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
     kept_form.install_before_tokens(app)
     CSRFProtect(app)
     kept_form.install(app)
@@ -131,7 +141,9 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-def _show_archive_error(error: ArchiveError) -> tuple[str, int]:
+def _show_archive_error(error: ArchiveError) -> tuple[str, int] | BaseResponse:
+    if isinstance(error, ReasonMissing) and request.method == "GET":
+        return redirect(url_for("reason.ask", next=request.full_path.rstrip("?")))
     status = next(
         (code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)),
         ERROR_STATUS,

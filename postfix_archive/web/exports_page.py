@@ -15,6 +15,7 @@ from flask import (
     render_template,
     request,
     send_file,
+    session,
     url_for,
 )
 from werkzeug.wrappers import Response as BaseResponse
@@ -23,6 +24,7 @@ from postfix_archive.errors import (
     AccessRefused,
     ExportFailed,
     QueryInvalid,
+    ReasonMissing,
     RecordNotFound,
 )
 from postfix_archive.web import export_jobs, site
@@ -80,22 +82,31 @@ def start() -> Page:
     query, ids = form.get("query", "").strip(), tuple(form.getlist("ids"))
     kind = form.get("format", "zip")
     chosen = tuple(form.getlist("archive"))
-    reason = form.get("reason", "").strip()
+    reason = form.get("reason", "").strip() or session.get(site.REASON, "")
     fields = {"query": query, "ids": ids, "format": kind, "chosen": chosen}
     try:
-        order = _order(query, ids, kind, chosen, reason)
+        order = make_order(
+            query,
+            ids=ids,
+            kind=kind,
+            archives=chosen,
+            redacts="redact" in form,
+            reason=reason,
+        )
         job_id = export_jobs.start(site.current(), site.user(), order)
-    except (ExportFailed, QueryInvalid, RecordNotFound) as error:
+    except (ExportFailed, QueryInvalid, ReasonMissing, RecordNotFound) as error:
         return _list(str(error), reason=reason, redact="redact" in form, **fields)
     return redirect(url_for("exports.show", job_id=job_id))
 
 
-def _order(
+def make_order(
     query: str,
-    ids: tuple[str, ...],
+    *,
     kind: str,
-    archives: tuple[str, ...],
+    redacts: bool,
     reason: str,
+    ids: tuple[str, ...] = (),
+    archives: tuple[str, ...] = (),
 ) -> Order:
     """Return a valid order. Raises ExportFailed and the errors of check()."""
     if not query and not ids:
@@ -107,7 +118,6 @@ def _order(
     view = site.archives(reason)
     selected = tuple(view.select(archives))
     view.check("export", "" if ids else query, selected)
-    redacts = "redact" in request.form
     return Order("" if ids else query, ids, selected, kind, redacts, reason)
 
 
@@ -116,14 +126,15 @@ def _order(
 def show(job_id: str) -> Page:
     """Show how far an export is, or what it has."""
     job = _job(job_id)
-    return render_template("export.html", job=job, files=_files(job), **_shared())
+    return render_template("export.html", job=job, files=files_of(job), **_shared())
 
 
 def _job(job_id: str) -> Job:
     return export_jobs.find(site.current(), site.user(), job_id)
 
 
-def _files(job: Job) -> tuple[str, ...]:
+def files_of(job: Job) -> tuple[str, ...]:
+    """Return the names of the files that can be downloaded."""
     return FILES[job.order.format] if job.state == COMPLETE else ()
 
 
@@ -132,7 +143,7 @@ def _files(job: Job) -> tuple[str, ...]:
 def download(job_id: str, name: str) -> Response:
     """Send a file of an export, or the part of it that a Range: field asks for."""
     job = _job(job_id)
-    if name not in _files(job):
+    if name not in files_of(job):
         raise RecordNotFound(f"the export {job_id} has no file {name}")
     _require_rights(job)
     path = f"{export_jobs.directory(site.current(), job_id)}/{name}"
@@ -160,6 +171,7 @@ def _require_rights(job: Job) -> None:
     view.select(archives)
     before = VisibleArchives(site.current().settings, job.user)
     if before.is_whole(archives) and not view.is_whole(archives):
+        view.record_refusal(f"export {job.job_id}")
         raise AccessRefused("you may not see all of the mail in this export any more")
 
 

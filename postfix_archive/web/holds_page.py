@@ -65,7 +65,7 @@ def _show(name: str, error: str = "") -> Page:
     return page, WRONG_INPUT if error else 200
 
 
-@blueprint.route("/holds/new", methods=["GET", "POST"])
+@blueprint.route("/new-hold", methods=["GET", "POST"])
 @for_officers
 def new() -> Page:
     """Ask for a query; then show what a hold would cover, and ask for name and reason.

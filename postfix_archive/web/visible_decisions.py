@@ -67,6 +67,7 @@ class VisibleDecisions:
         """Raise AccessRefused unless the user is officer of these archives."""
         others = [each for each in archives if each not in self.archives]
         if others:
+            self._view.record_refusal(f"decision about {', '.join(others)}")
             raise AccessRefused(
                 "this is for officers of all archives that it is about; another"
                 " officer must do it"
@@ -214,6 +215,7 @@ class VisibleDecisions:
     def replay(self, archive: str, archive_id: str, to: str, reason: str) -> str:
         """Deliver a message once more, to an allowed address; return its queue id."""
         if not self._user.may_read_all(archive) or archive not in self._view.names:
+            self._view.record_refusal(f"replay {archive_id} of {archive}")
             raise AccessRefused("only auditors and officers replay mail")
         return decision_requests.replay(
             self._settings, self._user.name, archive, archive_id, to=to, reason=reason

@@ -284,3 +284,21 @@ def test_a_line_struck_out_without_an_event_is_passed_over(tmp_path: Path) -> No
     assert [each.archive_id for each in records] == [*map(archive_id, (1, 2))]
     [warning] = warnings
     assert "line 2: details struck out, and no later event says why" in warning
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 1000, 1 << 17])
+def test_lines_backwards_are_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_size: int
+) -> None:
+    """Over two segments, from each offset, and without what is torn at the end."""
+    monkeypatch.setattr(journal_reader, "BACKWARD_SIZE", block_size)
+    contents = [b"a" * 30 + b"\n", b"\n", b"b\rc\n", b"d" * 9 + b"\n"]
+    (tmp_path / "2026-10").write_bytes(b"".join(contents[:2]))
+    (tmp_path / "2026-11").write_bytes(b"".join(contents[2:]) + b"torn")
+    lines = list(journal_reader.lines(str(tmp_path)))
+    assert [each.content for each in lines] == contents
+    backwards = partial(journal_reader.lines_backwards, str(tmp_path))
+    assert list(backwards())[::-1] == lines
+    for end in range(60):
+        expected = [each for each in lines if each.end <= end]
+        assert list(backwards(end))[::-1] == expected

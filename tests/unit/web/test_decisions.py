@@ -50,14 +50,14 @@ def events(site: Site, user: str) -> list[tuple[str, str]]:
 
 
 def hits(client: FlaskClient, query: str) -> str:
-    return client.get("/holds/new", query_string={"query": query}).text
+    return client.get("/new-hold", query_string={"query": query}).text
 
 
 def test_from_hold_to_erasure(site: Site) -> None:
     """Held: not erased. Released and approved by another person: gone."""
     otto, olga = site.log_in("otto"), site.log_in("olga")
     one, url = f"{LEGAL}/{site.legal}", f"/erasures/{LEGAL}/{site.legal}"
-    page = otto.get("/holds/new?query=contract").text
+    page = otto.get("/new-hold?query=contract").text
     assert "2 messages" in page and "contract</a>" in page
     fields = {"query": "contract", "name": "smith", "reason": "court order"}
     answer = web_site.post(otto, "/holds", **fields)
@@ -100,7 +100,7 @@ def test_request_is_withdrawn(site: Site) -> None:
 def test_hold_of_chosen_messages(site: Site) -> None:
     otto = site.log_in("otto")
     ids = [f"{LEGAL}/{site.legal}"]
-    assert "1 message<" in web_site.post(otto, "/holds/new", ids=ids).text
+    assert "1 message<" in web_site.post(otto, "/new-hold", ids=ids).text
     answer = web_site.post(otto, "/holds", ids=ids, name="one", reason="x")
     assert answer.status_code == 302
     [hold] = holds.read(site.store.settings)
@@ -133,12 +133,13 @@ def test_officer_of_one_archive(site: Site) -> None:
         assert web_site.post(lena, "/holds", **fields).status_code == 403
     fields = {"archive": BOARD, "id": site.board, "reason": "x"}
     assert web_site.post(lena, "/erasures", **fields).status_code == 403
+    assert ("refused", f"decision about {BOARD}") in events(site, "lena")
 
 
 @pytest.mark.parametrize("name", ["anna", "bob", "adam"])
 def test_only_officers_decide(site: Site, name: str) -> None:
     client = site.log_in(name)
-    for url in ("/holds", "/holds/new", "/holds/x", "/erasures"):
+    for url in ("/holds", "/new-hold", "/holds/x", "/erasures"):
         assert client.get(url).status_code == 403
     for url in ("/holds", "/holds/x/release", "/erasures"):
         assert (
@@ -147,6 +148,13 @@ def test_only_officers_decide(site: Site, name: str) -> None:
         )
     assert holds.read(site.store.settings) == []
     assert ("refused", "GET /holds") in events(site, name)
+
+
+def test_hold_may_have_any_name(site: Site) -> None:
+    """Also one that is a word of our URLs."""
+    otto = site.log_in("otto")
+    web_site.post(otto, "/holds", query="contract", name="new", reason="x")
+    assert "Hold new" in otto.get("/holds/new").text
 
 
 def test_bad_input_of_holds(site: Site) -> None:

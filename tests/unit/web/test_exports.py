@@ -199,6 +199,18 @@ def test_bad_orders(site: Site, fields: dict[str, object], text: str) -> None:
     assert "Traceback" not in answer.text
 
 
+def test_reason_that_is_demanded(tmp_path: Path) -> None:
+    """It is asked for before the child runs, which has it too."""
+    site = Site(tmp_path)
+    with (site.store.directory / "archive.cf").open("a") as file:
+        file.write("archive_require_reason = yes\n")
+    client = site.log_in("anna")
+    answer = web_site.post(client, "/exports", query="contract")
+    assert "archive_require_reason" in answer.text
+    url = export(client, query="contract", reason="case 7")
+    assert "2 of about 2 messages" in client.get(url).text
+
+
 def test_exports_of_others_are_not_there(site: Site) -> None:
     url = export(site.one_client("anna"), query="contract")
     for name in ("otto", "bob"):
@@ -215,6 +227,7 @@ def test_exports_of_others_are_not_there(site: Site) -> None:
     "path", ["x", "0" * 32, "..%2f..%2fetc", "%25", "_" * 32, "0" * 31 + "%"]
 )
 def test_job_ids_are_no_paths(site: Site, path: str) -> None:
+    add_job(site, export_jobs.COMPLETE)
     client = site.one_client("anna")
     for suffix in ("", "/files/messages.zip", "/files/..%2f..%2fweb.db"):
         assert client.get(f"/exports/{path}{suffix}").status_code == 404
