@@ -31,8 +31,15 @@ from postfix_archive.errors import (
     RecordNotFound,
     UserInvalid,
 )
-from postfix_archive.web import api, database, language, logins, sessions, site
-from postfix_archive.web import database, kept_form, language, logins, sessions, site
+from postfix_archive.web import (
+    api,
+    database,
+    kept_form,
+    language,
+    logins,
+    sessions,
+    site,
+)
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
@@ -105,9 +112,8 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
-    CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
     kept_form.install_before_tokens(app)
-    CSRFProtect(app)
+    CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
     kept_form.install(app)
     logins.install(app)
     language.install(app)
