@@ -48,10 +48,8 @@ with exit code 1.
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
      +-- WebServerFailed                          postfix-archive web
      +-- WebDatabaseFailed, AccessRefused         the web page
-     +-- LoginFailed, UserInvalid
-     |    +-- PasswordWrong, LoginDelayed, DirectoryFailed
      +-- LoginFailed, UserInvalid, SavedSearchInvalid
-     |    +-- PasswordWrong, LoginDelayed
+     |    +-- PasswordWrong, LoginDelayed, DirectoryFailed
 """
 
 

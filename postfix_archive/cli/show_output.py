@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import click
 
 from postfix_archive.cli import message_view, output, record_view
-from postfix_archive.cli.held import HoldNames
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordNotFound
 from postfix_archive.message.printable import safe_text
+from postfix_archive.retention.hold_names import HoldNames
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_parts import Part
 from postfix_archive.search.extraction_process import Extractor, read_original
@@ -42,7 +42,7 @@ def print_page(
         click.echo(line)
     for line in _integrity_lines(store, message, offsets, problems):
         click.echo(line)
-    names = HoldNames(settings).of(message)
+    names = HoldNames(settings, output.report).of(message)
     if names:
         click.echo(f"Held by:     {safe_text(', '.join(names))}")
     if not problems:
@@ -50,7 +50,9 @@ def print_page(
         for line in message_view.lines(content, parts):
             click.echo(line)
     if has_passes:
-        for other in record_reader.with_same_message_id(store, message):
+        for other in record_reader.with_same_message_id(
+            store, message, problems.append
+        ):
             for line in record_view.summary_lines(settings, other, problems):
                 click.echo(f"Same Message-ID: {line}")
     output.report_damage(problems)
@@ -75,7 +77,7 @@ def print_json(
     """Print a record and the message in it as one JSON object."""
     store = settings.archive_store_directory
     damage = record_check.problems(store, message, offsets)
-    names = HoldNames(settings).of(message)
+    names = HoldNames(settings, output.report).of(message)
     result = record_view.to_json(message, names) | {"integrity_problems": damage}
     if not damage:
         content, parts = _content(store, message, extractor)

@@ -59,12 +59,15 @@ def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> 
         raise click.UsageError("--json, --prometheus and --write exclude each other")
     settings = archive_cf.load(ctx.obj)
     path = settings.archive_prometheus_file
-    if write and not (path or status_file.is_wanted(settings)):
-        collect.save_journal_ends(settings)
-        return
+    has_page = status_file.is_wanted(settings)
+    if write:
+        collect.save_journal_ends(settings)  # also where the queue cannot be read
+        if not (path or has_page):
+            return
     snapshot = collect.snapshot(ctx.obj, settings)
     if write:
-        status_file.save(settings, snapshot)
+        if has_page:
+            status_file.save(settings, snapshot)
         if path:
             _write(path, prometheus_text.text(snapshot))
         return  # no exit code: the same timer runs the rescue, which raises alarms

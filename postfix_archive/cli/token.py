@@ -1,6 +1,3 @@
-"""The command token: lets programs use the REST API of the web page.
-
-web/api_tokens does the work.
 """The command token: with which programs use the REST API of the web page.
 
 web/api_tokens does the work, and is imported by each command as in user.
@@ -18,21 +15,14 @@ from postfix_archive.cli.web_database import changed_by, with_database
 from postfix_archive.message import dates
 from postfix_archive.message.printable import safe_text
 
-LIFETIME = datetime.timedelta(days=90)
-
 
 @click.group()
 def token() -> None:
-    """Tokens for the REST API of the web page."""
     """Tokens of the web page's REST API."""
 
 
 @token.command("add")
 @click.argument("name")
-@click.option("--user", required=True, metavar="NAME", help="As whom it is used.")
-@click.option(
-    "--expires", type=Date(), help="When it ends to be valid. [default: in 90 days]"
-)
 @click.option(
     "--user", "user", required=True, metavar="USER", help="Whose rights it has."
 )
@@ -41,14 +31,6 @@ def token() -> None:
 def add(
     db: sqlite3.Connection, name: str, user: str, expires: datetime.datetime | None
 ) -> None:
-    """Make a token and print it: it is shown this once."""
-    from postfix_archive.web import api_tokens, local_users
-
-    end = expires or datetime.datetime.now(datetime.UTC) + LIFETIME
-    if end <= datetime.datetime.now(datetime.UTC):
-        raise click.BadParameter("it would be over already", param_hint="'--expires'")
-    owner = local_users.parse_name(user)
-    click.echo(api_tokens.add(db, name, owner, end.timestamp(), by=changed_by()))
     """Add a token and print it: it cannot be shown again.
 
     It may do what its user may do, for as long as the user is not disabled.
@@ -62,14 +44,9 @@ def add(
 @token.command("list")
 @with_database
 def list_(db: sqlite3.Connection) -> None:
-    """List the tokens: name, user, expires, used last."""
+    """List the tokens, with their users and times."""
     from postfix_archive.web import api_tokens
 
-    for each in api_tokens.read(db):
-        used = dates.format_rfc3339(each.used) if each.used else "never used"
-        expires = dates.format_rfc3339(each.expires)
-        click.echo(safe_text(f"{each.name}  {each.user}  until {expires}  {used}"))
-    """List the tokens, with their users and times."""
     tokens = api_tokens.read(db)
     for each in tokens:
         parts = [each.name, each.user, f"since {dates.format_rfc3339(each.created)}"]
@@ -86,11 +63,6 @@ def list_(db: sqlite3.Connection) -> None:
 @click.argument("name")
 @with_database
 def revoke(db: sqlite3.Connection, name: str) -> None:
-    """Let a token be valid no more."""
-    from postfix_archive.web import api_tokens
-
-    api_tokens.revoke(db, name, by=changed_by())
-    click.echo(safe_text(f"{name}: revoked"))
     """Let a token work no more."""
     from postfix_archive.web import api_tokens
 

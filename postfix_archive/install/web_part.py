@@ -1,7 +1,8 @@
 """What make install WITH=web adds: users, settings, the service of the web page.
 
 Used by install/main and install/report. Only additions: what is there stays, and
-uninstall leaves users and web_directory, as it leaves the archive. Raises InstallFailed.
+uninstall leaves users and web_directory, as it leaves the archive. Raises
+InstallFailed.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class ArchiveReader:
         parts: list[Groups] = []
         for path in archive_index.database_paths(self._directory):
             with self._noticed(path), open_database(path) as db:
-                plan = self._plan(db, query)
+                plan = index_query.make_plan(db, conditions(query, self.archive))
                 if plan is None:
                     continue
                 part = index_groups.groups(db, plan, fields, limits)

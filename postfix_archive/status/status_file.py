@@ -24,14 +24,13 @@ SIZE_LIMIT = 64 << 20  # bytes: 1,000 archives have 15 MB
 
 
 def is_wanted(settings: Settings) -> bool:
-    """Tell whether there is an index, and so a place for the file."""
-    return os.path.isdir(settings.archive_index_directory)
+    """Tell whether there is a web page, and an index, and so a place for the file."""
+    has_page = bool(settings.archive_web_user)
+    return has_page and os.path.isdir(settings.archive_index_directory)
 
 
 def save(settings: Settings, snapshot: Snapshot) -> None:
-    """Write the file, if it is wanted. Raises StoreFailed."""
-    if not is_wanted(settings):
-        return
+    """Write the file, as the owner of the index. Raises StoreFailed."""
     state = status_json.to_json(snapshot)
     for archive in state["archives"]:
         archive["days"] = snapshot.tallies[archive["archive"]].days

@@ -59,11 +59,16 @@ def require_token() -> None:
     g.user = None
     if request.endpoint == DOCUMENT:
         return
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise LoginFailed("a request needs the header Authorization: Bearer TOKEN")
+    token = api_tokens.token_in(request.headers.get("Authorization", ""))
     with site.database_() as db:
-        g.user = api_tokens.user_of_token(db, token.strip())
+        g.user = api_tokens.user_of_token(db, token)
+    if g.user is None:
+        raise LoginFailed(
+            "a request needs the header Authorization: Bearer TOKEN, with a token that"
+            " is valid: this one is unknown, revoked or expired"
+            if token
+            else "a request needs the header Authorization: Bearer TOKEN"
+        )
 
 
 @blueprint.get("/openapi.json")

@@ -1,8 +1,3 @@
-"""Tokens for the REST API: each lets a program in as one local user.
-
-Used by the command token and by api. The database has only the SHA-256 of a token. It
-gives the rights that its user has when it is used: none if the user is disabled. Raises
-LoginFailed, UserInvalid and WebDatabaseFailed.
 """Tokens with which programs use the REST API as a local user.
 
 A token is random, and the database has only its SHA-256. It gives what its user may do
@@ -18,45 +13,34 @@ import sqlite3
 import time
 from typing import NamedTuple
 
-from postfix_archive.access import access_entry
-from postfix_archive.errors import LoginFailed, UserInvalid
+from postfix_archive.errors import UserInvalid
 from postfix_archive.web import local_users, sessions
 from postfix_archive.web.user import User
 
-PREFIX = "pfa_"  # so that a token in a log or a repository is recognised as one
+PREFIX = "pfa_"  # so that programs which look for secrets in texts know one
 TOKEN_SIZE = 32  # bytes
 TOKEN_LIMIT = 100  # characters
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SCHEME = "bearer"  # RFC 6750
 
 
 class Token(NamedTuple):
-    """A token, without what it is; times are Unix times, ``used`` 0 for never."""
-from postfix_archive.errors import UserInvalid
-PREFIX = "pfa_"  # so that programs which look for secrets in texts know one
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-SCHEME = "bearer"  # RFC 6750
     """A token as the page keeps it; times are Unix times, 0 for never."""
 
     name: str
     user: str
     created: float
     expires: float
-    used: float
+    used: float  # to a minute
 
 
 def add(
-    db: sqlite3.Connection, name: str, user_name: str, expires: float, *, by: str
-) -> str:
-    """Make a token of a user, and return it: it is kept nowhere.
-
-    Raises UserInvalid if there is no such user, or a token of this name already.
-    """
-    if not access_entry.is_web_user(name):
-        raise UserInvalid(f"{name!r} cannot be the name of a token")
-    local_users.find(db, user_name)
-    used: float  # to a minute
     db: sqlite3.Connection, name: str, user: str, *, expires: float, changed_by: str
+) -> str:
     """Add a token of a user; return it, which is possible only now.
+
     expires: Unix time, 0 for never. Raises UserInvalid.
+    """
     if not NAME.fullmatch(name):
         raise UserInvalid(
             f"{name}: the name of a token has 1 to 64 letters, digits, '.', '_' or '-'"
@@ -66,29 +50,20 @@ def add(
     try:
         db.execute(
             "INSERT INTO api_token VALUES (?, ?, ?, ?, ?, 0)",
-            (name, sessions.digest(token), user_name, time.time(), expires),
+            (name, user, sessions.digest(token), time.time(), expires),
         )
     except sqlite3.IntegrityError:
-        raise UserInvalid(
-            f"there is a token {name} already; revoke it, or choose another name"
-        ) from None
-    local_users.note(db, user_name, by, f"token {name} added")
+        raise UserInvalid(f"there is a token {name} already") from None
+    local_users.log_change(db, user, changed_by, f"token {name} added")
     return token
 
 
-def revoke(db: sqlite3.Connection, name: str, *, by: str) -> None:
-    """Let a token be none any more. Raises UserInvalid if there is none."""
-            (name, user, sessions.digest(token), time.time(), expires),
-        raise UserInvalid(f"there is a token {name} already") from None
-    local_users.log_change(db, user, changed_by, f"token {name} added")
 def revoke(db: sqlite3.Connection, name: str, *, changed_by: str) -> None:
     """Remove a token. Raises UserInvalid if there is none."""
     row = db.execute(
         "DELETE FROM api_token WHERE name = ? RETURNING user", (name,)
     ).fetchone()
     if row is None:
-        raise UserInvalid(f"there is no token {name}; token list names them")
-    local_users.note(db, row["user"], by, f"token {name} revoked")
         raise UserInvalid(f"there is no token {name}: postfix-archive token list")
     local_users.log_change(db, row["user"], changed_by, f"token {name} revoked")
 
@@ -101,31 +76,24 @@ def read(db: sqlite3.Connection) -> list[Token]:
     return [Token(*each) for each in rows]
 
 
-def user_of_token(db: sqlite3.Connection, token: str) -> User:
-    """Return the user of a token, with the rights of now. Raises LoginFailed."""
-    now = time.time()
-    row = db.execute(
-        "UPDATE api_token SET used = ? WHERE token_sha256 = ? AND expires > ?"
-        " RETURNING user",
-        (now, sessions.digest(token[:TOKEN_LIMIT]), now),
-    ).fetchone()
-    found = local_users.find_or_none(db, row["user"]) if row else None
-    if found is None or found.is_disabled:
-        raise LoginFailed("the token is not valid: it is unknown, revoked or expired")
-    return found.user
 def user_of_token(db: sqlite3.Connection, token: str) -> User | None:
     """Return whose token it is, None if it is none that counts now."""
+    now = time.time()
+    row = db.execute(
         "SELECT name, user, expires, used FROM api_token WHERE token_sha256 = ?",
         (sessions.digest(token[:TOKEN_LIMIT]),),
+    ).fetchone()
     if row is None or 0 < row["expires"] <= now:
         return None
     found = local_users.find_or_none(db, row["user"])
+    if found is None or found.is_disabled:
         return None
     if row["used"] < now - sessions.USED_PRECISION:
         db.execute(
             "UPDATE api_token SET used = ? WHERE name = ?",
             (now, row["name"]),
         )
+    return found.user
 
 
 def token_in(authorization: str) -> str:

@@ -31,7 +31,15 @@ from postfix_archive.errors import (
     RecordNotFound,
     UserInvalid,
 )
-from postfix_archive.web import api, database, language, logins, sessions, site
+from postfix_archive.web import (
+    api,
+    database,
+    kept_form,
+    language,
+    logins,
+    sessions,
+    site,
+)
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
@@ -39,6 +47,7 @@ from postfix_archive.web.web_settings import WebSettings
 PAGES = (
     "login_page",
     "home",
+    "kept_form",
     "account_page",
     "search_page",
     "reason_page",
@@ -103,14 +112,16 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
+    kept_form.install_before_tokens(app)
     CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
+    kept_form.install(app)
     logins.install(app)
     language.install(app)
     app.context_processor(_shared)
     app.after_request(_add_headers)
     app.register_error_handler(ArchiveError, _show_archive_error)
     app.register_error_handler(HTTPException, _show_http_error)
-    app.register_error_handler(CSRFError, _show_http_error)
+    app.register_error_handler(CSRFError, _show_token_error)
     for name in PAGES:
         module = importlib.import_module(f"postfix_archive.web.{name}")
         app.register_blueprint(module.blueprint)
@@ -150,6 +161,18 @@ def _show_http_error(error: HTTPException) -> tuple[str, int] | HTTPException:
     if error.code is None or error.code < 400:
         return error
     return _error_page(error.description or error.name, error.code)
+
+
+def _show_token_error(error: CSRFError) -> tuple[str, int]:
+    page = kept_form.form_again()
+    if page is not None:
+        return page, 400
+    text = language.gettext(
+        "This form was not accepted: it is of a session that has ended, or another"
+        " site has sent it. Nothing was changed. Open the page again, and send it"
+        " from there."
+    )
+    return _error_page(text, error.code or 400)
 
 
 def _error_page(text: str, status: int) -> tuple[str, int]:

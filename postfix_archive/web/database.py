@@ -57,10 +57,6 @@ CREATE TABLE api_token (
 CREATE TABLE user_change (
     time REAL NOT NULL, changed_by TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL
 );
-CREATE TABLE api_token (
-    name TEXT PRIMARY KEY, token_sha256 TEXT NOT NULL UNIQUE, user TEXT NOT NULL,
-    created REAL NOT NULL, expires REAL NOT NULL, used REAL NOT NULL
-) WITHOUT ROWID;
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 KEY_SIZE = 32  # bytes

@@ -266,9 +266,10 @@ def _is_running(site: Site, job_id: str) -> bool:
 
 
 def _find(db: sqlite3.Connection, site: Site, user: User, job_id: str) -> Job:
-    for each in _of_user(db, site, user, job_id):
-        return each
-    raise _not_found(job_id)
+    jobs = _of_user(db, site, user, job_id) if JOB_ID.fullmatch(job_id) else []
+    if not jobs:
+        raise _not_found(job_id)
+    return jobs[0]
 
 
 def _not_found(job_id: str) -> RecordNotFound:

@@ -16,9 +16,11 @@ from werkzeug.wrappers import Response
 
 from postfix_archive.errors import LoginFailed, PasswordWrong, UserInvalid
 from postfix_archive.web import (
+    kept_form,
     local_users,
     login_limits,
     login_log,
+    proxy_login,
     sessions,
     site,
     totp,
@@ -130,12 +132,17 @@ def finish(user: User, target: str) -> Response:
         raise LoginFailed(_("you have no role here: ask the postmaster"))
     login_log.logged_in(user)
     begin_session(user)
+    if kept_form.KEPT in session:
+        return redirect(url_for("kept_form.show"))
     return redirect(target or url_for("home.show"))
 
 
 def begin_session(user: User) -> None:
     """Begin a new session, with what its user must do first."""
+    kept = kept_form.of_user(user.name)
     sessions.log_in(user)
+    if kept:
+        session[kept_form.KEPT] = kept
     if user.source != local_users.SOURCE:
         return
     with site.database_() as db:
@@ -147,7 +154,14 @@ def begin_session(user: User) -> None:
 
 
 def _require_step() -> Response | None:
-    """Lead a user to what must be done before anything else."""
+    """Lead a user to what must be done before anything else.
+
+    The session of who has logged in at the proxy ends when the proxy names another.
+    """
+    if g.user and g.user.source == proxy_login.SOURCE:
+        if proxy_login.name_in_request(site.current().web) != g.user.name:
+            sessions.log_out()
+            g.user = None
     step = session.get(STEP) if g.user else None
     if step and request.endpoint not in FREE_ENDPOINTS:
         return redirect(url_for(step))

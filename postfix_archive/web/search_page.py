@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+from urllib.parse import urlencode
 
-from flask import Blueprint, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from postfix_archive.errors import (
@@ -27,6 +28,7 @@ from postfix_archive.web.saved_searches import SavedSearch
 
 blueprint = Blueprint("search", __name__)
 PAGE_SIZE = 20  # hits
+DEFAULT_SORT = "newest"
 SORTS: dict[str, Callable[[], str]] = {
     "newest": lambda: _("last archived first"),
     "oldest": lambda: _("first archived first"),
@@ -53,14 +55,16 @@ class Request(NamedTuple):
         values = self._replace(after="", before="")._replace(
             **changes  # type: ignore[arg-type]
         )
-        return url_for(
-            "search.search",
-            q=values.query or None,
-            sort=values.sort if values.sort != "newest" else None,
-            archive=values.archives or None,
-            after=values.after or None,
-            before=values.before or None,
-        )
+        pairs = [
+            ("q", values.query),
+            ("sort", values.sort if values.sort != DEFAULT_SORT else ""),
+            *(("archive", each) for each in values.archives),
+            ("after", values.after),
+            ("before", values.before),
+        ]
+        # Not url_for(), which takes 0.1 ms: a page has a hundred of these.
+        parameters = urlencode([each for each in pairs if each[1]], safe="@:/")
+        return f"{request.script_root}/search?{parameters}".rstrip("?")
 
 
 @blueprint.get("/search")
@@ -106,10 +110,10 @@ def delete() -> Response:
 
 def _request() -> Request:
     values = request.values
-    sort = values.get("sort", "newest")
+    sort = values.get("sort", DEFAULT_SORT)
     return Request(
         values.get("q", ""),
-        sort if sort in ORDERS else "newest",
+        sort if sort in ORDERS else DEFAULT_SORT,
         tuple(values.getlist("archive")),
         values.get("after", ""),
         values.get("before", ""),

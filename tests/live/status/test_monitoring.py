@@ -342,6 +342,25 @@ def test_without_the_setting_nothing_is_written(monitored_host: PrivatePostfix) 
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
+def test_numbers_for_the_web_page(monitored_host: PrivatePostfix) -> None:
+    """They are beside the index, for the group that may read it, with the queue."""
+    monitored_host.set_archive_cf(archive_web_user="nobody")
+    try:
+        monitored_host.run_command("index", "--once")
+        process = monitored_host.run_command("status", "--write")
+        assert process.returncode == 0, process.stderr
+    finally:
+        monitored_host.set_archive_cf()
+    [path] = monitored_host.store.rglob("status.json")
+    status, index = path.stat(), path.parent.stat()
+    assert (status.st_uid, status.st_gid) == (index.st_uid, index.st_gid)
+    assert status.st_mode & 0o777 == 0o640
+    state = json.loads(path.read_text())
+    assert set(state["queue"]) >= {"count", "since"}
+    [archive] = [each for each in state["archives"] if each["archive"] == LEGAL]
+    assert sum(each[0] for each in archive["days"].values()) == archive["messages"]
+
+
 def test_a_missing_directory_is_named(monitored_host: PrivatePostfix) -> None:
     path = monitored_host.directory / "nowhere" / "x.prom"
     monitored_host.set_archive_cf(archive_prometheus_file=str(path))

@@ -112,6 +112,20 @@ def lines_read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return read
 
 
+def test_days_of_the_last_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages and bytes by day; the oldest days are forgotten."""
+    monkeypatch.setattr(tally, "DAYS_KEPT", 2)
+    counts = Tally()
+    for number, day in enumerate((22, 22, 23, 24)):
+        event = {"event": journal.ARCHIVED, "id": archive_id(number), "size": 5}
+        event |= {"file": "", "stamp": "absent", "time": f"2026-11-{day}T11:53:00Z"}
+        counts._count(event)  # type: ignore[arg-type]
+        if number == 1:
+            assert counts.days == {"2026-11-22": [2, 10]}
+    assert counts.days == {"2026-11-23": [1, 5], "2026-11-24": [1, 5]}
+    assert tally.from_json(counts.to_json()).days == counts.days
+
+
 # --- what is counted ----------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> WebSite:
 def token(site: WebSite, user: str, lifetime: float = 3600.0) -> str:
     """Make a token of a user."""
     with database.open_database(site.web.database_path) as db:
-        name = f"{user} {time.monotonic_ns()}"
-        return api_tokens.add(db, name, user, time.time() + lifetime, by="test")
+        return api_tokens.add(
+            db,
+            f"{user}-{secrets.token_hex(4)}",
+            user,
+            expires=time.time() + lifetime,
+            changed_by="test",
+        )
 
 
 def get(client: FlaskClient, path: str, one: str, status: int = 200) -> Any:
@@ -99,7 +105,7 @@ def test_token_of_a_disabled_user_and_revoked_token(tmp_path: Path) -> None:
     one = run("token", "add", "report", "--user", "anna").output.strip()
     client = site.app.test_client()
     get(client, "/count?q=*", one)
-    assert "report  anna  until " in run("token", "list").output
+    assert "report  anna  since " in run("token", "list").output
     run("user", "disable", "anna")
     get(client, "/count?q=*", one, 401)
     run("user", "enable", "anna")
@@ -108,7 +114,6 @@ def test_token_of_a_disabled_user_and_revoked_token(tmp_path: Path) -> None:
     assert "there is a token report already" in again
     run("token", "revoke", "report")
     get(client, "/count?q=*", one, 401)
-    run("token", "add", "late", "--user", "anna", "--expires", "2001-1-1", exit_code=2)
 
 
 @pytest.mark.parametrize(

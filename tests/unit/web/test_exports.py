@@ -227,6 +227,7 @@ def test_exports_of_others_are_not_there(site: Site) -> None:
     "path", ["x", "0" * 32, "..%2f..%2fetc", "%25", "_" * 32, "0" * 31 + "%"]
 )
 def test_job_ids_are_no_paths(site: Site, path: str) -> None:
+    add_job(site, export_jobs.COMPLETE)
     client = site.one_client("anna")
     for suffix in ("", "/files/messages.zip", "/files/..%2f..%2fweb.db"):
         assert client.get(f"/exports/{path}{suffix}").status_code == 404
