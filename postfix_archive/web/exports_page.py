@@ -52,8 +52,8 @@ def remove_expired() -> None:
 @blueprint.get("/exports")
 @for_readers
 def list_() -> Page:
-    """List the user's exports, with a form for a new one."""
-    return _list(query=request.args.get("q", ""))
+    """List the user's exports, with a form for a new one, of a query or of ids."""
+    return _list(query=request.args.get("q", ""), ids=request.args.getlist("ids"))
 
 
 def _list(error: str = "", **fields: object) -> Page:
@@ -85,21 +85,34 @@ def start() -> Page:
     reason = form.get("reason", "").strip() or session.get(site.REASON, "")
     fields = {"query": query, "ids": ids, "format": kind, "chosen": chosen}
     try:
-        order = _order(query, ids, kind, chosen, reason)
+        order = make_order(
+            query,
+            ids=ids,
+            kind=kind,
+            archives=chosen,
+            redacts="redact" in form,
+            reason=reason,
+        )
         job_id = export_jobs.start(site.current(), site.user(), order)
     except (ExportFailed, QueryInvalid, ReasonMissing, RecordNotFound) as error:
         return _list(str(error), reason=reason, redact="redact" in form, **fields)
     return redirect(url_for("exports.show", job_id=job_id))
 
 
-def _order(
+def make_order(
     query: str,
-    ids: tuple[str, ...],
+    *,
     kind: str,
-    archives: tuple[str, ...],
+    redacts: bool,
     reason: str,
+    ids: tuple[str, ...] = (),
+    archives: tuple[str, ...] = (),
 ) -> Order:
     """Return a valid order. Raises ExportFailed and the errors of check()."""
+    if not ids and request.form.get("only") == "selected":
+        raise ExportFailed(
+            _("Select at least one message, or export all of the query.")
+        )
     if not query and not ids:
         raise ExportFailed(_("Type a query, or * for all messages."))
     if kind not in FILES:
@@ -109,7 +122,6 @@ def _order(
     view = site.archives(reason)
     selected = tuple(view.select(archives))
     view.check("export", "" if ids else query, selected)
-    redacts = "redact" in request.form
     return Order("" if ids else query, ids, selected, kind, redacts, reason)
 
 
@@ -118,14 +130,15 @@ def _order(
 def show(job_id: str) -> Page:
     """Show how far an export is, or what it has."""
     job = _job(job_id)
-    return render_template("export.html", job=job, files=_files(job), **_shared())
+    return render_template("export.html", job=job, files=files_of(job), **_shared())
 
 
 def _job(job_id: str) -> Job:
     return export_jobs.find(site.current(), site.user(), job_id)
 
 
-def _files(job: Job) -> tuple[str, ...]:
+def files_of(job: Job) -> tuple[str, ...]:
+    """Return the names of the files that can be downloaded."""
     return FILES[job.order.format] if job.state == COMPLETE else ()
 
 
@@ -134,7 +147,7 @@ def _files(job: Job) -> tuple[str, ...]:
 def download(job_id: str, name: str) -> Response:
     """Send a file of an export, or the part of it that a Range: field asks for."""
     job = _job(job_id)
-    if name not in _files(job):
+    if name not in files_of(job):
         raise RecordNotFound(f"the export {job_id} has no file {name}")
     _require_rights(job)
     path = f"{export_jobs.directory(site.current(), job_id)}/{name}"
