@@ -22,6 +22,8 @@
 # make bench-search  search, index and export beside notmuch (hours and 60 GB with its
 #                    1,000,000 messages; MESSAGES=30000 takes 15 minutes; STORE=DIR
 #                    keeps what was made)
+# make bench-web     the web page with 10 users at once (20 minutes after the store of
+#                    bench-search is there; STORE=DIR uses that)
 # make tampering     write the table of docs/security.md: what somebody may do to a store,
 #                    and what finds it
 # make requirements  write the exact versions of the Python packages that make install
@@ -60,7 +62,7 @@ endif
 
 .PHONY: help install uninstall demo test unit live container storm load reconcile bench
 .PHONY: object-storage
-.PHONY: bench-search growth check lint format tampering requirements clean
+.PHONY: bench-search bench-web growth check lint format tampering requirements clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -126,6 +128,11 @@ bench-search:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@PYTHONPATH=tests:bench $(BIN)/python bench/search_bench.py
 
+# MESSAGES, USERS, REQUESTS, PAUSE, STORE, OUT: see bench/web_bench.py --help.
+bench-web:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@PYTHONPATH=tests:bench $(BIN)/python bench/web_bench.py
+
 check: lint unit
 
 lint:
@@ -149,7 +156,7 @@ tampering:
 # With hashes, so that pip as root installs nothing else. Python 3.11 is the oldest that
 # is supported: what a newer one does not need would be missing there. Each of PARTS, an
 # extra of setup.cfg, has a file of its own, with versions that agree with those before.
-PARTS = object-store seal
+PARTS = object-store seal web
 REQUIREMENTS = postfix_archive/install/requirements
 requirements:
 	@PYTHON=$(PYTHON) tests/prepare release

@@ -15,6 +15,7 @@ with exit code 1.
      +-- SpoolFailed                              temporary files of large messages
      +-- PostfixUnreachable, PostfixRefused       Postfix's internal ports
      +-- StoreFailed, JournalFailed               the store
+     |    +-- CopyUnreachable
      +-- OutcomePending                           archive_wait_for_outcome
      +-- WriteThroughFailed                       write-through to the store
      |    +-- WriteThroughTimeout, WriteThroughSkipped
@@ -47,8 +48,8 @@ with exit code 1.
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
      +-- WebServerFailed                          postfix-archive web
      +-- WebDatabaseFailed, AccessRefused         the web page
-     +-- LoginFailed, UserInvalid
-     |    +-- PasswordWrong, LoginDelayed
+     +-- LoginFailed, UserInvalid, SavedSearchInvalid
+     |    +-- PasswordWrong, LoginDelayed, DirectoryFailed
 """
 
 
@@ -126,6 +127,10 @@ class PostfixRefused(ArchiveError):
 
 class StoreFailed(ArchiveError):
     """The store could not be written or read."""
+
+
+class CopyUnreachable(StoreFailed):
+    """A copy is in the object storage alone, which cannot be read now."""
 
 
 class JournalFailed(ArchiveError):
@@ -346,6 +351,10 @@ class LoginFailed(ArchiveError):
     """Somebody cannot log in at the web page; the text is for that person."""
 
 
+class SavedSearchInvalid(ArchiveError):
+    """A search cannot be saved at the web page; the text is for its user."""
+
+
 class PasswordWrong(LoginFailed):
     """The password is not that of the name, which is known."""
 
@@ -361,6 +370,10 @@ class LoginDelayed(LoginFailed):
     def __str__(self) -> str:
         """Return the text."""
         return self.text
+
+
+class DirectoryFailed(LoginFailed):
+    """Who somebody is cannot be asked now: LDAP or OpenID Connect does not answer."""
 
 
 class UserInvalid(ArchiveError):

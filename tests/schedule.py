@@ -36,6 +36,7 @@ SECONDS = {
     "install/test_install_again.py": 120,
     "stamp_filter/test_bytes.py": 114,
     "install/test_install.py": 100,
+    "install/test_install_web.py": 100,
     "install/test_packages.py": 100,
     "tables/test_tables.py": 93,
     "store/test_permissions.py": 87,

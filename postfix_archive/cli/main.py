@@ -8,11 +8,12 @@ an output that cannot be written one line and exit code 3.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,10 @@ from postfix_archive import __version__, monitoring
 from postfix_archive.cli.output import EXIT_FAILURE, report
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArchiveError
+from postfix_archive.store import copy_file
+
+if TYPE_CHECKING:
+    from postfix_archive.replicate import moved_copies
 
 # Module and name of each command. A command is imported when it is run: all together
 # take a fifth of a second.
@@ -55,6 +60,7 @@ COMMANDS = {
     "show": ("show", "show"),
     "status": ("status", "status"),
     "tables": ("keys_and_tables", "tables"),
+    "token": ("token", "token"),
     "uninstall": ("install", "uninstall"),
     "user": ("user", "user"),
     "verify": ("verify", "verify"),
@@ -127,3 +133,12 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
             stream.reconfigure(errors="backslashreplace")
     # Absolute, since commands of Postfix change to the queue directory.
     ctx.obj = os.path.abspath(archive_cf.find_config_directory(config_dir))
+    copy_file.fetch_moved = lambda *file: _moved_copies(ctx.obj).fetch(*file)
+
+
+@functools.cache
+def _moved_copies(directory: str) -> moved_copies.Reader:
+    """Return what reads copies that are in the object storage alone."""
+    from postfix_archive.replicate import moved_copies  # only where there is one
+
+    return moved_copies.Reader(directory)

@@ -223,6 +223,8 @@ def _event_text(event: Event) -> str:
         return safe_text(f"{event['recipient']}: {event['outcome']}")
     if event["event"] == journal.OUTCOME_REPORT:
         return "outcome report stored"
+    if event["event"] == journal.MOVED:
+        return safe_text(f"whole copy in the object storage alone: {event['bucket']}")
     if event["event"] in journal.REQUEST_EVENTS:
         return safe_text(f"{event['event']} by {event['person']}")
     return safe_text(f"{event['event']}, queued as {event.get('queued_as', '?')}")

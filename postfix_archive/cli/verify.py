@@ -215,6 +215,7 @@ def _to_json(
                 "archive": address,
                 "files": len(result.files),
                 "unnamed_files": result.unnamed_count,
+                "moved_files": result.moved_count,
                 "lines": result.line_count,
                 "access_lines": result.access_line_count,
                 "last_sha256": result.last_sha256,

@@ -43,6 +43,7 @@ DEFAULTS = {
     "archive_journal_recipients_per_copy": "0",
     "archive_key_file": "$config_directory/archive.key",
     "archive_local_clients": "127.0.0.0/8, ::1",
+    "archive_local_days": "0",
     "archive_object_credentials_file": "",
     "archive_object_lock": "governance",
     "archive_object_store": "",
@@ -97,6 +98,7 @@ class Settings:
     archive_journal_recipients_per_copy: int
     archive_key_file: str
     archive_local_clients: tuple[str, ...]
+    archive_local_days: int  # 0 for all days
     archive_object_credentials_file: str  # "" for those of the AWS environment
     archive_object_lock: str
     archive_object_store: str  # URL, parsed by config.object_store; "" for none
@@ -448,6 +450,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_journal_recipients_per_copy": _parse_count,
     "archive_key_file": _parse_path,
     "archive_local_clients": _parse_clients,
+    "archive_local_days": _parse_count,
     "archive_object_credentials_file": _parse_path_or_none,
     "archive_object_lock": _choice_parser(OBJECT_LOCKS),
     "archive_object_store": _parse_object_store,

@@ -58,6 +58,10 @@ DESCRIPTIONS = {
         "Clients whose headers Postfix rewrites at reinjection. Keep it equal to"
         " local_header_rewrite_clients in main.cf."
     ),
+    "archive_local_days": (
+        "Days after which a copy need not be in the store any more once it is in the"
+        " bucket of archive_object_store, locked: its header stays. 0: copies stay."
+    ),
     "archive_object_credentials_file": (
         "Access key and secret key for archive_object_store, as in AWS's credentials"
         " file; readable by the archive's user alone. Empty: those of the AWS"

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from postfix_archive.install import config_files
+from postfix_archive.install import config_files, web_part
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.install.instance import Instance
 from postfix_archive.install.program import ProgramFiles
@@ -95,3 +95,5 @@ def _missing(
     access_service = scheduler.ACCESS_SERVICE.missing_file(postfix_instance.name)
     if access_service and postfix_instance.current_settings().archive_reader_group:
         yield "Readers", access_service
+    if web_part.NAME in program_files.parts:
+        yield from web_part.missing(postfix_instance)

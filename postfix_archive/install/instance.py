@@ -46,6 +46,7 @@ class Instance:
         self.undo_record = undo.UndoRecord(self.directory, self.name)
         self.archive_cf = Path(self.directory, archive_cf.FILE_NAME)
         self._kept_archive_cf = undo.STATE_DIRECTORY / f"{self.name}.archive.cf"
+        self.kept_web_settings = undo.STATE_DIRECTORY / f"{self.name}.archive-web.cf"
         self.settings = self._existing_settings()
         self.store = self._store_directory(store)
         self.old_connections: Processes = frozenset()
@@ -56,6 +57,10 @@ class Instance:
             )
         config_files.check_replaceable(self.directory)
         postfix_command.check(self.directory)
+
+    def read_settings(self) -> None:
+        """Read the settings again, after archive.cf was changed."""
+        self.settings = self._existing_settings()
 
     def plan(self, setup: Setup) -> tuple[Change, ...]:
         """Return the changes; raises InstallRefused, for example for a port in use."""

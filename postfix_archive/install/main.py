@@ -33,6 +33,7 @@ from postfix_archive.install import (
     program,
     report,
     uninstall,
+    web_part,
 )
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.install.instance import Instance
@@ -154,6 +155,8 @@ def _apply(
         if is_first:
             program_files.remove()
         raise
+    if web_part.NAME in program_files.parts:
+        web_part.apply(postfix_instance, str(program_files.command_path))
 
 
 def _stage_package(install_options: Options) -> None:

@@ -39,7 +39,11 @@ RELEASE_FILES = (
     "master.cf.d/*",
     "man/*.[15]",
     "install/requirements*.txt",
+    "install/archive-web.cf",
     "procedure/*.j2",
+    "web/templates/*",
+    "web/static/*",
+    "web/translations/*/*/*",
 )  # in the package
 DEFAULT_PREFIX = "/usr/local"
 ERROR_LENGTH = 800  # characters at the end of a program's output, as of pip

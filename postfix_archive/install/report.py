@@ -14,7 +14,7 @@ from postfix_archive.doctor import checks, inspection
 from postfix_archive.doctor.finding import worst_severity
 from postfix_archive.doctor.host import Host
 from postfix_archive.errors import InstallFailed, PostfixCommandFailed
-from postfix_archive.install import probe, program
+from postfix_archive.install import probe, program, web_part
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.install.instance import Instance
 from postfix_archive.maillog import location
@@ -46,7 +46,7 @@ NO_INDEXER = (
 NO_SEALER = (
     "none, no systemd or cron found: run postfix-archive seal --if-configured every day"
 )
-
+NO_WEB_PAGE = "none, no systemd or cron found: keep postfix-archive web running"
 NO_PURGER = "none, no systemd or cron found: run postfix-archive purge every day"
 
 
@@ -90,6 +90,9 @@ def show(
         print(f"Readers:    {service or NO_ACCESS_SERVICE}")
     else:
         scheduler.ACCESS_SERVICE.remove(postfix_instance.name)
+    if web_part.NAME in program_files.parts:
+        service = web_part.install_service(postfix_instance, command)
+        print(f"Web page:   {service or NO_WEB_PAGE}")
     print(
         "Undo:       postfix-archive uninstall (undo record:"
         f" {postfix_instance.undo_record.record_directory})"

@@ -1,6 +1,6 @@
 """make uninstall: stops archiving, drains the queue, restores the configuration.
 
-Used by install/main. The store, the key and the user remain.
+Used by install/main. The store, the key and the users remain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from postfix_archive.errors import (
     InstallRefused,
     PostfixMissing,
 )
-from postfix_archive.install import config_files, instance, program, undo
+from postfix_archive.install import config_files, instance, program, undo, web_part
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.postfix import (
     archive_services,
@@ -57,7 +57,7 @@ def uninstall(directory: str, prefix: str) -> None:
     remains = _describe_remains(directory, name)
     scheduler.TIMER.remove(name)
     _remove_follower(directory, name, prefix or installed_prefix)
-    _keep_archive_cf(directory, name)
+    _keep_settings(directory, name)
     message = _end_record(directory, undo_record)
     if not _is_prefix_in_use(prefix or installed_prefix):
         program.ProgramFiles(prefix or installed_prefix).remove()
@@ -202,6 +202,7 @@ def _remove_follower(directory: str, name: str, prefix: str) -> None:
     scheduler.REPLICATOR.remove(name)
     scheduler.SEALER.remove(name)
     scheduler.ACCESS_SERVICE.remove(name)
+    scheduler.WEB_PAGE.remove(name)
     has_follower = scheduler.FOLLOWER.installed_file(name)
     scheduler.FOLLOWER.remove(name)
     if has_follower:
@@ -271,10 +272,17 @@ def _current_value(postfix_config: Configuration, change: Change) -> str | None:
     return entry.options.get(option) if entry else None
 
 
-def _keep_archive_cf(directory: str, name: str) -> None:
-    """Move archive.cf to the state directory, where a later installation reads it."""
-    path = Path(directory, archive_cf.FILE_NAME)
-    if path.exists():
-        kept_path = f"{undo.STATE_DIRECTORY}/{name}.archive.cf"
-        files.replace(kept_path, path.read_bytes(), 0o644, failure=InstallFailed)
-        path.unlink()
+def _keep_settings(directory: str, name: str) -> None:
+    """Move the settings to the state directory, where a later installation reads them.
+
+    Those of the web page can have passwords: only root reads them there.
+    """
+    for file_name, mode in (
+        (archive_cf.FILE_NAME, 0o644),
+        (web_part.SETTINGS_FILE, 0o600),
+    ):
+        path = Path(directory, file_name)
+        if path.exists():
+            kept_path = f"{undo.STATE_DIRECTORY}/{name}.{file_name}"
+            files.replace(kept_path, path.read_bytes(), mode, failure=InstallFailed)
+            path.unlink()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # cuts only fields above header_size_limit (102400). A stamp further down than this
 # counts as absent: the message is archived in full.
 HEAD_LIMIT = 1 << 20
+NAME_CHARACTERS = bytes(range(33, 127))  # and no colon, at which a name ends
 
 
 class Field:
@@ -78,11 +79,11 @@ def body_start(head: bytes) -> int:
 
 def _end_of_field(head: bytes, start: int) -> int:
     end = head.find(b"\r\n", start) + 2
-    while end > 1 and head[end : end + 1] in (b" ", b"\t"):
+    while end > 1 and head.startswith((b" ", b"\t"), end):
         end = head.find(b"\r\n", end) + 2
     return end if end > 1 else -1
 
 
 def _is_name(name: bytes) -> bool:
     """RFC 5322 2.2: printable ASCII without the colon."""
-    return name.isascii() and min(name) > 32 and max(name) < 127
+    return not name.translate(None, NAME_CHARACTERS)

@@ -15,6 +15,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, ReplicatorRunning, SettingInvalid
 from postfix_archive.replicate import (
     bucket,
+    moved_copies,
     replication_lag,
     replication_state,
     retention_locks,
@@ -58,6 +59,14 @@ class ReplicationService:
             raise SettingInvalid(
                 "archive_delivery = mail: there is no store to replicate"
             )
+        if (
+            settings.archive_local_days
+            and settings.archive_object_lock == bucket.NO_LOCK
+        ):
+            raise SettingInvalid(
+                "archive_local_days is set: the only copy of a message must be locked;"
+                " set archive_object_lock to governance or compliance"
+            )
         self._settings = settings
         self._warn = warn
         self._loop = ServiceLoop(warn, POLL_SECONDS)
@@ -96,6 +105,8 @@ class ReplicationService:
             raise failure
         self._upload_seals()
         replication_lag.touch_last_run(self._settings)
+        if self._settings.archive_local_days:
+            self._move_copies()
 
     def follow(self, watch: Watch) -> bool:
         """Replicate until SIGTERM or SIGINT, or until a watched file changes.
@@ -121,6 +132,28 @@ class ReplicationService:
         if self._settings.archive_object_lock == bucket.NO_LOCK:
             return NoLocks()
         return RetentionLocks(self._settings, archive, self._warn)
+
+    def _move_copies(self) -> None:
+        """Let old copies go, some of each archive."""
+        for archive, replicator in self._replicators.items():
+            state = self._state.archives[archive]
+            mover = moved_copies.Mover(
+                self._settings,
+                self._bucket,
+                archive,
+                replicator.locks,
+                state,
+                self._warn,
+            )
+            position = state.moved
+            try:
+                for _ in mover.run():
+                    self._loop.sleep(0)
+                    if self._loop.is_stopped:
+                        return
+            finally:
+                if state.moved != position:
+                    replication_state.write(self._settings, self._state)
 
     def _upload_seals(self) -> None:
         """Upload new seals, locked for as long as anything in the store may be.

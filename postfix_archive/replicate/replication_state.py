@@ -47,7 +47,8 @@ class ArchiveState:
     ``held`` the ids of those on whose objects a legal hold was set, when ``holds`` were
     open. ``longest`` is the longest retention of a rule in the last run, in days.
     ``damaged`` has the offsets of journal lines whose files were not uploaded: these
-    were missing or damaged.
+    were missing or damaged. ``moved`` is the position in the journal up to which copies
+    were looked at that need not be in the store any more (archive_local_days).
     """
 
     ends: dict[str, End] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class ArchiveState:
     holds: list[str] = field(default_factory=list)
     longest: int = 0
     damaged: list[int] = field(default_factory=list)
+    moved: int = 0
 
 
 @dataclass
@@ -86,6 +88,7 @@ def read(settings: Settings) -> State | None:
                 list(value["holds"]),
                 int(value["longest"]),
                 list(map(int, value["damaged"])),
+                int(value.get("moved", 0)),
             )
             for name, value in values["archives"].items()
         }

@@ -9,6 +9,7 @@ privileges, no files to write and no other processes.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -34,6 +35,7 @@ def main(cpu: float, killed_cpu: int, memory: int) -> None:
     give_up_rights(memory)
     timer = Timer()
     signal.signal(signal.SIGPROF, timer.expire)
+    gc.freeze()  # or each full collection looks at all modules: 5 % of the time
     requests = sys.stdin.buffer
     while mode := requests.read(1):
         length = int.from_bytes(requests.read(LENGTH_SIZE), "big")

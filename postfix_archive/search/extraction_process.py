@@ -41,6 +41,7 @@ PROGRAM = (
     " from postfix_archive.search.extraction_child import main;"
     " main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
 )
+OPTIONS = ("-I", "-S", "-B")  # isolated, without site, without writing byte code
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FAILED = "extraction: process failed"
 UNPRIVILEGED_USER = "nobody"
@@ -85,10 +86,12 @@ class Extractor:
         rights = child_rights()
         limits = self._limits
         arguments = (limits.cpu, limits.killed_cpu, limits.memory)
+        # The last one for an installation whose import hook comes with site (pip -e).
+        paths = [*filter(None, sys.path), os.path.dirname(PACKAGE)]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", PROGRAM, *map(str, arguments)]
-                + [each for each in sys.path if each],
+                [sys.executable, *OPTIONS, "-c", PROGRAM]
+                + [*map(str, arguments), *paths],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

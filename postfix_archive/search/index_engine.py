@@ -93,7 +93,7 @@ REVERSED = {
     "largest": "smallest",
     "smallest": "largest",
 }
-# Day of arrival; domains of From and of recipients; extension of an attachment; outcome.
+# Day of arrival; domains of From, of recipients; extension of an attachment; outcome.
 GROUP_FIELDS = ("date", "from", "rcpt", "type", "outcome")
 
 

@@ -6,9 +6,9 @@ Pure; used by indexer and index_database. Values are text as folding.normalize h
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from postfix_archive.message import address, dates
 from postfix_archive.search import cjk, folding
@@ -22,6 +22,14 @@ from postfix_archive.search.index_schema import (
 )
 from postfix_archive.store import journal_event
 from postfix_archive.store.record import Pass, Record
+
+if TYPE_CHECKING:
+    from hashlib import blake2b
+else:
+    try:  # hashlib loads OpenSSL, which takes 3 ms
+        from _blake2 import blake2b
+    except ImportError:
+        from hashlib import blake2b
 
 SUBJECT_LIMIT = 1000  # characters that a page of hits may show (RFC 5322 2.1.1: 998)
 FOR_EVER = 1 << 40  # Unix time: the year 36812
@@ -156,7 +164,7 @@ def normalize_name(text: str) -> str:
 
 def hash_text(text: str) -> int:
     """Return a hash of text that SQLite can keep: signed, 64 bits."""
-    value = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    value = blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(value, "big", signed=True)
 
 

@@ -112,8 +112,15 @@ def _joined(parts: list[str]) -> str:
     return " AND ".join(parts) or "1"
 
 
-def count(db: sqlite3.Connection, plan: Plan) -> int:
-    """Return the number of messages that a plan finds."""
+def count(db: sqlite3.Connection, conditions: Sequence[Condition]) -> int:
+    """Return the number of messages that meet all conditions."""
+    if len(conditions) == 1 and conditions[0].is_range:
+        # All that is needed is in the index of the column.
+        query = f"SELECT count(*) FROM ({conditions[0].source})"
+        return int(db.execute(query, conditions[0].values).fetchone()[0])
+    plan = make_plan(db, conditions)
+    if plan is None:
+        return 0
     query = f"SELECT count(*) FROM {plan.count_tables} WHERE {plan.where}"
     return int(db.execute(query, plan.values).fetchone()[0])
 

@@ -70,8 +70,7 @@ class ArchiveReader:
         total = 0
         for path in archive_index.database_paths(self._directory):
             with self._noticed(path), open_database(path) as db:
-                plan = self._plan(db, query)
-                total += index_query.count(db, plan) if plan else 0
+                total += index_query.count(db, conditions(query, self.archive))
         return total
 
     def groups(self, query: Query, fields: Sequence[str], limits: Limits) -> Groups:
@@ -79,7 +78,7 @@ class ArchiveReader:
         parts: list[Groups] = []
         for path in archive_index.database_paths(self._directory):
             with self._noticed(path), open_database(path) as db:
-                plan = self._plan(db, query)
+                plan = index_query.make_plan(db, conditions(query, self.archive))
                 if plan is None:
                     continue
                 part = index_groups.groups(db, plan, fields, limits)
@@ -101,9 +100,6 @@ class ArchiveReader:
                     if other:
                         yield other
 
-    def _plan(self, db: sqlite3.Connection, query: Query) -> index_query.Plan | None:
-        return index_query.make_plan(db, conditions(query, self.archive))
-
     def _hits_of_database(
         self, query: Query, order: Order, path: str, place: Place | None, first: int
     ) -> Iterator[Hit]:
@@ -112,7 +108,7 @@ class ArchiveReader:
         if after is None:
             return
         with self._noticed(path), open_database(path) as db:
-            plan = self._plan(db, query)
+            plan = index_query.make_plan(db, conditions(query, self.archive))
             limit = first
             while plan is not None:
                 chunk = index_query.hits(

@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import dropwhile
 
-from postfix_archive.errors import IndexFailed, RecordDamaged, StoreFailed
+from postfix_archive.errors import (
+    CopyUnreachable,
+    IndexFailed,
+    RecordDamaged,
+    StoreFailed,
+)
 from postfix_archive.search import extraction_header, index_entry
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_process import read_original
@@ -47,6 +52,7 @@ INDEXED_EVENTS = {
     *journal.REPORT_EVENTS,
     *journal.REQUEST_EVENTS,
     journal.MAILED,
+    journal.MOVED,
 }
 NO_CONTENT = extraction_header.NO_CONTENT._replace(
     problems=("copy: missing or damaged",)
@@ -167,6 +173,8 @@ class Indexer:
     def _extracted(self, chunks: Iterable[bytes]) -> MessageContent:
         try:
             original = read_original(chunks)
+        except CopyUnreachable:
+            raise
         except (RecordDamaged, StoreFailed) as error:
             if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
                 raise

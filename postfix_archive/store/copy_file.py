@@ -10,13 +10,18 @@ import posix as os
 import zlib
 from itertools import chain
 
-from postfix_archive.errors import CapsuleBroken, RecordDamaged, StoreFailed
+from postfix_archive.errors import (
+    CapsuleBroken,
+    CopyUnreachable,
+    RecordDamaged,
+    StoreFailed,
+)
 from postfix_archive.message import archive_copy, digest, envelope
 from postfix_archive.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952), without file name and time
 GZIP_MEM_LEVEL = 7  # memLevel of zlib; 8 doubles the time for small mail, same size
@@ -24,6 +29,13 @@ BLOCK_SIZE = 1 << 16  # bytes
 PREAMBLE_LIMIT = 16 << 20  # bytes before the original: 20,000 recipients, twice
 TRAILER_LIMIT = 1 << 10  # bytes after the original
 REPORT_LIMIT = 256 << 20  # bytes of an outcome report: 100,000 recipients
+# Of a copy that is in the object storage alone (archive_local_days) the content up to
+# the end of the original's header stays: gzip with a comment (RFC 1952), which ends
+# with the SHA-256 of the whole file.
+MOVED_START = (
+    b"\x1f\x8b\x08\x10\0\0\0\0\0\xff"
+    b"the whole copy is in the object storage, SHA-256 "
+)
 
 
 class Capture:
@@ -138,12 +150,27 @@ def copy_limit(original_size: int) -> int:
 def decompress(path: str, limit: int) -> Iterator[bytes]:
     """Yield the uncompressed copy, at most limit bytes of it.
 
+    Of a copy that was moved first what is here; then the rest, from the object storage.
     Raises StoreFailed, and RecordDamaged, also for a file that is larger than limit: a
     small file of zeros can decompress to gigabytes.
     """
+    blocks = local_blocks(path)
+    first = next(blocks, b"")
+    size = 0
+    for chunk in _decompress(path, chain((first,), blocks), limit):
+        yield chunk
+        size += len(chunk)
+    sha256 = _moved_sha256(first)
+    if sha256:
+        for chunk in _decompress(path, fetch_moved(path, sha256), limit):
+            yield chunk[size:]
+            size -= len(chunk[:size])
+
+
+def _decompress(path: str, blocks: Iterable[bytes], limit: int) -> Iterator[bytes]:
     decompressor = zlib.decompressobj(GZIP_WBITS)
     try:
-        for block in read_blocks(path):
+        for block in blocks:
             while block:
                 chunk = decompressor.decompress(block, BLOCK_SIZE)
                 limit -= len(chunk)
@@ -254,7 +281,46 @@ def _parse_capture(path: str, archive: str) -> Capture:
 
 
 def read_blocks(path: str) -> Iterator[bytes]:
-    """Yield the compressed bytes of a file of the store. Raises StoreFailed."""
+    """Yield the compressed bytes of a file of the store, wherever they are.
+
+    Raises StoreFailed.
+    """
+    blocks = local_blocks(path)
+    first = next(blocks, b"")
+    sha256 = _moved_sha256(first)
+    if sha256:
+        yield from fetch_moved(path, sha256)
+        return
+    yield first
+    yield from blocks
+
+
+def is_moved(path: str) -> bool:
+    """Return whether the whole copy is in the object storage alone."""
+    return bool(_moved_sha256(next(local_blocks(path), b"")))
+
+
+def _moved_sha256(start: bytes) -> str:
+    """Return the SHA-256 in the comment of a file that was moved, else ""."""
+    if not start.startswith(MOVED_START):
+        return ""
+    return start[len(MOVED_START) :].partition(b"\0")[0].decode("ascii", "replace")
+
+
+def _refuse(path: str, sha256: str) -> Iterator[bytes]:
+    raise CopyUnreachable(
+        f"{path}: the whole copy is in the object storage, which is not read here"
+    )
+
+
+# Returns the compressed bytes of a copy that was moved, given its path and SHA-256. The
+# commands set it; capture needs no more than what is here. Raises StoreFailed, and
+# CopyUnreachable where it may be read later.
+fetch_moved: Callable[[str, str], Iterator[bytes]] = _refuse
+
+
+def local_blocks(path: str) -> Iterator[bytes]:
+    """Yield the compressed bytes of a file as they are here. Raises StoreFailed."""
     try:
         with open(files.open_regular(path), "rb") as file:
             while block := file.read(BLOCK_SIZE):

@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 # The events. CAPTURE_EVENTS have an envelope; BYPASS_EVENTS say that the bypass was
 # turned on and off, so that mail passed unarchived; REMOVAL_EVENTS that a record's copy
 # was removed and the details of its lines struck out; RETENTION until when a record is
-# kept, by which rule. DECISION_EVENTS are what people decide: that records are held or
-# no longer, that one should be erased or not after all. SEGMENT begins each segment.
-# SEALED names a seal of the whole store that covers the journal up to an earlier line.
+# kept, by which rule; MOVED that its copy is in the object storage alone.
+# DECISION_EVENTS are what people decide: that records are held or no longer, that one
+# should be erased or not after all. SEGMENT begins each segment. SEALED names a seal of
+# the whole store that covers the journal up to an earlier line.
 CAPTURE_EVENTS = ARCHIVED, SUPPLEMENT = "archived", "supplement"
 MAILED, OUTCOME = "mailed", "outcome"
 REPORT_EVENTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 BYPASS_EVENTS = BYPASS_STARTED, BYPASS_ENDED = "bypass-started", "bypass-ended"
 REMOVAL_EVENTS = ERASED, PURGED = "erased", "purged"
 RETENTION = "retention"
+MOVED = "moved"
 HOLD_EVENTS = HOLD_SET, HOLD_RELEASED = "hold-set", "hold-released"
 REQUEST_EVENTS = ERASE_REQUESTED, ERASE_WITHDRAWN = "erase-requested", "erase-withdrawn"
 DECISION_EVENTS = (*HOLD_EVENTS, *REQUEST_EVENTS, ERASED)

@@ -80,6 +80,9 @@ class Event(TypedDict, total=False):
     queue_id: str
     expanded_to: str
     parent: str
+    copy: str
+    local_sha256: str
+    bucket: str
     rule: str
     period: str
     until: str
@@ -132,6 +135,8 @@ def is_valid(event: object) -> bool:
     if event["event"] in journal.REPORT_EVENTS and not _is_valid_report(event):
         return False
     if event["event"] == journal.RETENTION and not _is_valid_retention(event):
+        return False
+    if event["event"] == journal.MOVED and not _is_valid_move(event):
         return False
     if event["event"] in journal.HOLD_EVENTS and not _is_valid_hold(event):
         return False
@@ -236,6 +241,12 @@ def _is_valid_report(event: dict[str, object]) -> bool:
     fields = {"covers": "", **event}
     return _are_strings(fields, "id", "file", "covers") and is_file_name(
         str(event["file"])
+    )
+
+
+def _is_valid_move(event: dict[str, object]) -> bool:
+    return _are_strings(event, "id", "copy", "local_sha256", "bucket") and (
+        is_file_name(str(event["copy"]))
     )
 
 

@@ -14,7 +14,8 @@ For each archive it checks that
   none purged of which no earlier line says how long it is kept;
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
-* no file is missing from the store or from the journal;
+* no file is missing from the store or from the journal; of a copy that is in the object
+  storage alone the header is here, as the journal says (what is there it cannot read);
 * each journal still has, at the same position, the line at which it was sealed, and no
   seal is missing (docs/sealing.md). The signatures of the seals it does not check, but
   prints the openssl command that does.
@@ -54,6 +55,7 @@ SEGMENT_NAME = re.compile(r"\d{4}-\d{2}", re.ASCII)
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
 SEGMENT = "segment"
 REMOVAL_EVENTS = ERASED, PURGED = "erased", "purged"
+MOVED = "moved"  # a copy is in the object storage alone, its header is here
 RETENTION = "retention"  # notes how long a record is kept; none is purged without
 HOLD_SET, HOLD_RELEASED = "hold-set", "hold-released"
 ERASE_REQUESTED, ERASE_WITHDRAWN = "erase-requested", "erase-withdrawn"
@@ -64,7 +66,7 @@ SEAL_FORMAT = 1
 SEAL_LIMIT = 64 << 20  # bytes: 100,000 archives
 # Those of whose details more than the digest is checked.
 READ_EVENTS = {ARCHIVED, OUTCOME_REPORT, SEALED, HOLD_SET, HOLD_RELEASED}
-READ_EVENTS |= {ERASE_REQUESTED, ERASED}
+READ_EVENTS |= {ERASE_REQUESTED, ERASED, MOVED}
 FIRST_PREV = "0" * 64
 READ_ATTEMPTS = 3  # of journal.last
 NUMBER_DIGITS = 18  # enough for any journal
@@ -92,6 +94,8 @@ class StoredFile(NamedTuple):
     """A file as the journal has it; without ``is_known`` size and SHA-256 are unknown.
 
     ``number`` is that of its line, ``size`` and ``sha256`` are those of the original.
+    ``local_sha256`` is that of the file with the header alone, if it was moved to the
+    object storage, else "".
     """
 
     number: int
@@ -101,6 +105,7 @@ class StoredFile(NamedTuple):
     is_known: bool
     size: object
     sha256: object
+    local_sha256: str = ""
 
 
 class Head(NamedTuple):
@@ -142,16 +147,18 @@ class Verification:
     """The state of one archive: its journal, its files by name, all findings.
 
     The hash of a line is the SHA-256 of its first part. ``unnamed_count`` is the number
-    of files that no line names. ``present`` maps the id of a record to the number of
-    its last line with details or 0, ``removed`` that of one that was removed to the
-    number of the line that says so; after that it may be archived again. ``struck_out``
-    maps an id to lines whose details are struck out without such a line. ``holds`` maps
-    the name of an open hold to the ids in it (what a query finds is not known here),
-    ``requests`` the id of a record to the number of the line that requests its erasure,
-    and who requests it, where that is not struck out. ``noted`` has the ids of records
-    of which a line says how long they are kept. ``ends`` maps the name of a
-    segment to the position behind its last complete line that was read,
-    ``removed_meanwhile`` has the ids of records that were removed after that.
+    of files that no line names, ``moved_count`` that of copies in the object storage
+    alone, of which the header is here. ``present`` maps the id of a record to the
+    number of its last line with details or 0, ``removed`` that of one that was removed
+    to the number of the line that says so; after that it may be archived again.
+    ``struck_out`` maps an id to lines whose details are struck out without such a line.
+    ``holds`` maps the name of an open hold to the ids in it (what a query finds is not
+    known here), ``requests`` the id of a record to the number of the line that requests
+    its erasure, and who requests it, where that is not struck out. ``noted`` has the
+    ids of records of which a line says how long they are kept. ``ends`` maps the name
+    of a segment to the position behind its last complete line that was read,
+    ``removed_meanwhile`` has the ids of records that were removed after that,
+    ``moved_meanwhile`` the SHA-256 of what was left of copies that were moved.
     """
 
     files: dict[str, StoredFile] = field(default_factory=dict)
@@ -162,6 +169,7 @@ class Verification:
     is_last_line_ended: bool = True
     sealed: set[str] = field(default_factory=set)  # hashes asked for that a line has
     unnamed_count: int = 0
+    moved_count: int = 0
     access_line_count: int = 0
     archive: str = ""  # according to the first segment
     journal_end: tuple[int, str] | None = None  # number and hash in journal.last
@@ -175,6 +183,7 @@ class Verification:
     journal: str = ""  # path
     ends: dict[str, int] = field(default_factory=dict)
     removed_meanwhile: set[str] = field(default_factory=set)
+    moved_meanwhile: set[str] = field(default_factory=set)
     position: int = 0  # bytes read
     # Heads in seals, with the seal's name: by the position where they must end.
     heads: dict[int, list[tuple[str, Head]]] = field(default_factory=dict)
@@ -406,16 +415,21 @@ def _is_removed_meanwhile(result: Verification, record_id: str) -> bool:
 
     Its event is durable before details are struck out and files unlinked.
     """
+    _read_new_lines(result)
+    return record_id in result.removed_meanwhile
+
+
+def _read_new_lines(result: Verification) -> None:
+    """Note the removals and moves in lines that were not there yet."""
     last_segment = max(result.ends, default="")
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(result.journal)):
             if SEGMENT_NAME.fullmatch(name) and name >= last_segment:
-                _read_removals(result, name)
-    return record_id in result.removed_meanwhile
+                _read_new_lines_of(result, name)
 
 
-def _read_removals(result: Verification, segment: str) -> None:
-    """Note the removals in the lines of a segment that were not read yet."""
+def _read_new_lines_of(result: Verification, segment: str) -> None:
+    """Note the removals and moves in the lines of a segment that were not read yet."""
     position = result.ends.get(segment, 0)
     with open(f"{result.journal}/{segment}", "rb", opener=_open_no_follow) as file:
         file.seek(position)
@@ -427,6 +441,9 @@ def _read_removals(result: Verification, segment: str) -> None:
             event = _parse_event(text, len(details) if b"\t" in line else -1)
             if event and event["event"] in REMOVAL_EVENTS:
                 result.removed_meanwhile.add(str(event.get("id")))
+            elif event and event["event"] == MOVED:
+                local_sha256 = _parse_details(details).get("local_sha256")
+                result.moved_meanwhile.add(str(local_sha256))
     result.ends[segment] = position
 
 
@@ -599,6 +616,8 @@ def _add_event(
     if "id" in event and (event["event"] == ARCHIVED or not result.is_gone(record_id)):
         number = result.last_number if details else 0
         result.present[record_id] = number or result.present.get(record_id, 0)
+    if event["event"] == MOVED:
+        _move(result, location, record_id, fields)
     if event["event"] not in (ARCHIVED, OUTCOME_REPORT):
         return
     name = event.get("file")
@@ -617,6 +636,23 @@ def _add_event(
             size=fields.get("size"),
             sha256=fields.get("sha256"),
         )
+
+
+def _move(
+    result: Verification, location: str, record_id: str, fields: dict[str, Any]
+) -> None:
+    """Note that the copy of a record may be its header alone."""
+    name = str(fields.get("copy"))
+    file = result.files.get(name)
+    if file is None or file.record_id != record_id or file.is_report:
+        if fields:  # else they are struck out
+            problem = (
+                f"moves {name}, which no earlier line has as a copy of this record"
+            )
+            result.add_error(location, problem)
+        return
+    local_sha256 = str(fields.get("local_sha256"))
+    result.files[name] = file._replace(local_sha256=local_sha256)
 
 
 def _add_decision(
@@ -730,7 +766,11 @@ def _check_file(
         if not (is_missing and _is_removed_meanwhile(result, file.record_id)):
             result.add_error(path, str(error.strerror))
         return
-    if file_sha256 and file_sha256 != file.file_sha256:
+    is_right = file_sha256 == file.file_sha256
+    if file_sha256 and not is_right and _is_moved(result, file, file_sha256):
+        result.moved_count += 1
+        return
+    if file_sha256 and not is_right:
         result.add_error(path, "SHA-256 differs from the journal")
     if defect:
         result.add_error(path, defect)
@@ -740,6 +780,13 @@ def _check_file(
         result.add_error(
             path, "SHA-256 or size of the original differs from the journal"
         )
+
+
+def _is_moved(result: Verification, file: StoredFile, local_sha256: str) -> bool:
+    """Return whether a line says that this is what is here of a copy."""
+    if local_sha256 != file.local_sha256:
+        _read_new_lines(result)
+    return local_sha256 in (file.local_sha256, *result.moved_meanwhile)
 
 
 def _check_mode(result: Verification, path: str, file_stat: os.stat_result) -> None:
@@ -1127,8 +1174,9 @@ def summary(result: Verification) -> str:
     plural = "" if result.error_count == 1 else "s"
     status = f"{result.error_count} error{plural}" if result.error_count else "OK"
     unnamed = f", {result.unnamed_count} more in no line" * bool(result.unnamed_count)
+    moved = f", {result.moved_count} in the object storage" * bool(result.moved_count)
     return (
-        f"{len(result.files)} files{unnamed}, {result.line_count} lines, last"
+        f"{len(result.files)} files{unnamed}{moved}, {result.line_count} lines, last"
         f" {result.last_sha256}: {status}"
     )
 

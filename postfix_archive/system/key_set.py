@@ -8,11 +8,11 @@ Keeps 16 bytes of the SHA-256 of each text. SQLite errors are StoreFailed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 from collections.abc import Iterator
 
 from postfix_archive.errors import StoreFailed
+from postfix_archive.message import digest
 
 KEY_SIZE = 16  # bytes: no two of 2**40 texts are taken for one
 
@@ -53,7 +53,7 @@ class KeySet:
 
 def _key(text: str) -> bytes:
     encoded = text.encode("utf-8", "surrogateescape")
-    return hashlib.sha256(encoded).digest()[:KEY_SIZE]
+    return digest.sha256(encoded).digest()[:KEY_SIZE]
 
 
 @contextlib.contextmanager

@@ -29,8 +29,8 @@ class ScheduledJob:
 
     In the commands {archive} stands for postfix-archive with its -c option, and
     {postlog} for a command that writes its standard input to Postfix's log. In the
-    texts {command} stands for the command, and {directory} for the configuration
-    directory.
+    texts {command} stands for the command, and {user} for the user of a unit that does
+    not run as root. In both {directory} stands for the configuration directory.
     """
 
     name_prefix: str  # of units and cron file; the instance's name follows
@@ -40,11 +40,13 @@ class ScheduledJob:
     cron_command: str
     needs_restart: bool = False  # running ones restart: the program may be new
 
-    def install(self, instance: str, directory: str, program: str) -> str:
+    def install(
+        self, instance: str, directory: str, program: str, user: str = ""
+    ) -> str:
         """Install and start the job; return its scheduler and file name.
 
-        program: the path of postfix-archive. Returns "" on a host with neither systemd
-        nor cron. Idempotent.
+        program: the path of postfix-archive. user: {user} in units that name one.
+        Returns "" on a host with neither systemd nor cron. Idempotent.
         """
         path = self._path(instance)
         if path is None:
@@ -54,7 +56,11 @@ class ScheduledJob:
             _write(path, self.crontab.format(command=command.replace("%", r"\%")))
             return f"cron, {path}"
         command = shell_command(self.unit_command, directory, program)
-        values = {"directory": directory, "command": quote_argument(command)}
+        values = {
+            "directory": directory,
+            "command": quote_argument(command),
+            "user": user,
+        }
         for unit, text in zip(self._unit_paths(instance), self.units.values()):
             _write(unit, text.format(**values))
         self._start(path)
@@ -107,6 +113,7 @@ def shell_command(command: str, directory: str, program: str) -> str:
     postlog = (postfix_command.find_command("postlog"), "-c", directory)
     return command.format(
         archive=shlex.join((program, "-c", directory)),
+        directory=shlex.quote(directory),
         postlog=shlex.join((*postlog, "-t", "postfix-archive", "-p", "warn")),
     )
 
@@ -298,4 +305,61 @@ ExecStart=/bin/sh -c {command}
 17 2 * * * root {command}
 """,
     cron_command="{archive} purge 2>&1 | {postlog}",
+)
+# The user may write its own directory and connect to the access service: no more. No
+# PrivateNetwork, for the proxy, LDAP and OpenID Connect.
+WEB_PAGE = ScheduledJob(
+    name_prefix="postfix-archive-web-",
+    units={"service": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: web page
+After=network.target postfix.service
+
+[Service]
+ExecStart=/bin/sh -c {command}
+Restart=on-failure
+RestartSec=10s
+User={user}
+UMask=0077
+StateDirectory={user}
+StateDirectoryMode=0700
+ReadWritePaths=-/run/{user}
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""},
+    unit_command="exec {archive} web",
+    crontab="""\
+# Keeps the web page running; output goes to Postfix's log.
+* * * * * root {command}
+""",
+    cron_command=(
+        "flock -n -E 0 {directory}/archive-web.cf {archive} web 2>&1 | {postlog}"
+    ),
+    needs_restart=True,
 )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
 
 from postfix_archive import __version__
 from postfix_archive.config.settings import Settings
@@ -30,7 +31,15 @@ from postfix_archive.errors import (
     RecordNotFound,
     UserInvalid,
 )
-from postfix_archive.web import database, language, logins, sessions, site
+from postfix_archive.web import (
+    api,
+    database,
+    kept_form,
+    language,
+    logins,
+    sessions,
+    site,
+)
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
@@ -38,8 +47,14 @@ from postfix_archive.web.web_settings import WebSettings
 PAGES = (
     "login_page",
     "home",
+    "kept_form",
     "account_page",
+    "search_page",
+    "reason_page",
+    "message_page",
+    "message_files",
     "users_page",
+    "api",
     "exports_page",
     "holds_page",
     "erasures_page",
@@ -97,14 +112,16 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
-    CSRFProtect(app)
+    kept_form.install_before_tokens(app)
+    CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
+    kept_form.install(app)
     logins.install(app)
     language.install(app)
     app.context_processor(_shared)
     app.after_request(_add_headers)
     app.register_error_handler(ArchiveError, _show_archive_error)
     app.register_error_handler(HTTPException, _show_http_error)
-    app.register_error_handler(CSRFError, _show_http_error)
+    app.register_error_handler(CSRFError, _show_token_error)
     for name in PAGES:
         module = importlib.import_module(f"postfix_archive.web.{name}")
         app.register_blueprint(module.blueprint)
@@ -130,7 +147,9 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-def _show_archive_error(error: ArchiveError) -> tuple[str, int]:
+def _show_archive_error(error: ArchiveError) -> tuple[str, int] | BaseResponse:
+    if isinstance(error, ReasonMissing) and request.method == "GET":
+        return redirect(url_for("reason.ask", next=request.full_path.rstrip("?")))
     status = next(
         (code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)),
         ERROR_STATUS,
@@ -142,6 +161,18 @@ def _show_http_error(error: HTTPException) -> tuple[str, int] | HTTPException:
     if error.code is None or error.code < 400:
         return error
     return _error_page(error.description or error.name, error.code)
+
+
+def _show_token_error(error: CSRFError) -> tuple[str, int]:
+    page = kept_form.form_again()
+    if page is not None:
+        return page, 400
+    text = language.gettext(
+        "This form was not accepted: it is of a session that has ended, or another"
+        " site has sent it. Nothing was changed. Open the page again, and send it"
+        " from there."
+    )
+    return _error_page(text, error.code or 400)
 
 
 def _error_page(text: str, status: int) -> tuple[str, int]:

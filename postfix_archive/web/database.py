@@ -30,6 +30,10 @@ CREATE TABLE local_user (
     must_change_password INTEGER NOT NULL DEFAULT 0,
     totp_secret TEXT NOT NULL DEFAULT '', totp_step INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE saved_search (
+    user TEXT NOT NULL, name TEXT NOT NULL, query TEXT NOT NULL, sort TEXT NOT NULL,
+    archives TEXT NOT NULL, PRIMARY KEY (user, name)
+) WITHOUT ROWID;
 CREATE TABLE export_job (
     job_id TEXT PRIMARY KEY, user TEXT NOT NULL, created REAL NOT NULL,
     state TEXT NOT NULL, total INTEGER NOT NULL, done INTEGER NOT NULL,
@@ -45,6 +49,10 @@ CREATE TABLE login_failure (
 CREATE TABLE login_address (
     name_sha256 TEXT NOT NULL, network TEXT NOT NULL, time REAL NOT NULL,
     PRIMARY KEY (name_sha256, network)
+) WITHOUT ROWID;
+CREATE TABLE api_token (
+    name TEXT PRIMARY KEY, user TEXT NOT NULL, token_sha256 TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL, expires REAL NOT NULL, used REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE user_change (
     time REAL NOT NULL, changed_by TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL

@@ -19,13 +19,13 @@ from postfix_archive.search import extraction_child, extraction_process
 from postfix_archive.web import message_html
 from postfix_archive.web.message_html import SafeHtml
 
-CPU_LIMIT = 3  # seconds
+CPU_LIMIT = 2  # seconds
 TIME_LIMIT = 20.0  # seconds, on a busy host
 MEMORY_LIMIT = 512 << 20  # bytes
 PROCESS_LIMIT = 2  # at once
 PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[1:];"
-    " from postfix_archive.web.html_process import main; main()"
+    "import sys; sys.path[:] = sys.argv[2:];"
+    " from postfix_archive.web.html_process import main; main(int(sys.argv[1]))"
 )
 _processes = threading.BoundedSemaphore(PROCESS_LIMIT)
 
@@ -41,10 +41,11 @@ def clean(source: str, images: Mapping[str, bytes], leads_to: str) -> SafeHtml:
         "images": {key: base64.b64encode(e).decode() for key, e in images.items()},
         "leads_to": leads_to,
     }
+    arguments = [str(CPU_LIMIT), *filter(None, sys.path)]
     try:
         with _processes:
             done = subprocess.run(
-                [sys.executable, "-I", "-B", "-c", PROGRAM, *filter(None, sys.path)],
+                [sys.executable, "-I", "-B", "-c", PROGRAM, *arguments],
                 input=json.dumps(request).encode(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -68,10 +69,10 @@ def _parse(reply: bytes) -> SafeHtml:
     return SafeHtml(str(html), hosts, int(refused), bool(is_cut))
 
 
-def main() -> None:
-    """Read a request from standard input, print the reply, end."""
+def main(cpu: int) -> None:
+    """Read a request from standard input, print the reply, end. cpu: seconds."""
     extraction_child.give_up_rights(MEMORY_LIMIT)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
     request = json.load(sys.stdin.buffer)
     images = {key: base64.b64decode(each) for key, each in request["images"].items()}
     result = message_html.clean(request["source"], images.get, request["leads_to"])

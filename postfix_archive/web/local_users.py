@@ -258,11 +258,16 @@ def rights(user: User) -> str:
 
 def note(db: sqlite3.Connection, name: str, changed_by: str, text: str) -> None:
     """Note a change, and end the sessions of the user: they have the former rights."""
+    log_change(db, name, changed_by, text)
+    db.execute("DELETE FROM session WHERE user = ?", (name,))
+
+
+def log_change(db: sqlite3.Connection, name: str, changed_by: str, text: str) -> None:
+    """Add to the list of changes."""
     db.execute(
         "INSERT INTO user_change VALUES (?, ?, ?, ?)",
         (time.time(), changed_by, name, text),
     )
-    db.execute("DELETE FROM session WHERE user = ?", (name,))
 
 
 NO_PASSWORD = HASHER.hash(secrets.token_urlsafe())

@@ -9,21 +9,24 @@ LoginFailed and its kinds, and WebDatabaseFailed.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from flask import Flask, g, redirect, request, session, url_for
 from werkzeug.wrappers import Response
 
 from postfix_archive.errors import LoginFailed, PasswordWrong, UserInvalid
 from postfix_archive.web import (
+    kept_form,
     local_users,
     login_limits,
     login_log,
+    proxy_login,
     sessions,
     site,
     totp,
 )
 from postfix_archive.web.language import gettext as _
-from postfix_archive.web.user import User
+from postfix_archive.web.user import Grant, User
 
 STEP = "step"  # key of the session: what must be done before anything else
 PENDING = "pending"  # key of the session: whose password was right, and now a code
@@ -45,22 +48,37 @@ def client() -> str:
 def check_password(typed_name: str, password: str) -> User:
     """Return the user of a name and password, as they were typed."""
     try:
-        name = local_users.parse_name(typed_name)
+        g.login_name = local_users.parse_name(typed_name)
     except UserInvalid:
-        name = ""
+        g.login_name = ""
     with site.database_() as db:
-        login_limits.begin(db, name, client())
+        login_limits.begin(db, g.login_name, client())
     try:
-        with site.database_() as db:
-            return local_users.check(db, name, password)
+        return _user_of(g.login_name, password)
     except PasswordWrong:
-        with site.database_() as db:
-            grants = local_users.find(db, name).user.grants
-        login_log.refused(name, grants, "password")
+        login_log.refused(g.login_name, _grants(g.login_name), "password")
         raise
-    except LoginFailed:
-        login_log.refused("", (), "name")
+    except LoginFailed as error:
+        login_log.refused("", (), type(error).__name__)
         raise
+
+
+def _user_of(name: str, password: str) -> User:
+    """Ask the page's own users first: who is disabled here logs in nowhere."""
+    web = site.current().web
+    with site.database_() as db:
+        if "ldap" not in web.web_logins or local_users.find_or_none(db, name):
+            return local_users.check(db, name, password)
+    from postfix_archive.web import ldap_login  # takes 100 ms
+
+    return ldap_login.authenticate(web, name, password)
+
+
+def _grants(name: str) -> Collection[Grant]:
+    """Return the roles of a name, where its refused login is recorded."""
+    with site.database_() as db:
+        local = local_users.find_or_none(db, name)
+    return local.user.grants if local else login_log.EVERYWHERE
 
 
 def needs_code(user: User) -> bool:
@@ -107,18 +125,24 @@ def finish(user: User, target: str) -> Response:
         if local and local.is_disabled:
             user = User(user.name, user.source, frozenset())
         if user.grants:
-            login_limits.succeeded(db, user.name, client())
+            name = g.get("login_name", user.name)  # as it was typed
+            login_limits.succeeded(db, name, client())
     if not user.grants:
         login_log.refused(user.name, login_log.EVERYWHERE, "role")
         raise LoginFailed(_("you have no role here: ask the postmaster"))
     login_log.logged_in(user)
     begin_session(user)
+    if kept_form.KEPT in session:
+        return redirect(url_for("kept_form.show"))
     return redirect(target or url_for("home.show"))
 
 
 def begin_session(user: User) -> None:
     """Begin a new session, with what its user must do first."""
+    kept = kept_form.of_user(user.name)
     sessions.log_in(user)
+    if kept:
+        session[kept_form.KEPT] = kept
     if user.source != local_users.SOURCE:
         return
     with site.database_() as db:
@@ -130,7 +154,14 @@ def begin_session(user: User) -> None:
 
 
 def _require_step() -> Response | None:
-    """Lead a user to what must be done before anything else."""
+    """Lead a user to what must be done before anything else.
+
+    The session of who has logged in at the proxy ends when the proxy names another.
+    """
+    if g.user and g.user.source == proxy_login.SOURCE:
+        if proxy_login.name_in_request(site.current().web) != g.user.name:
+            sessions.log_out()
+            g.user = None
     step = session.get(STEP) if g.user else None
     if step and request.endpoint not in FREE_ENDPOINTS:
         return redirect(url_for(step))

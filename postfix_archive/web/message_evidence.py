@@ -6,21 +6,23 @@ and which holds cover it. What cannot be told is said, and raises nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError
 from postfix_archive.message.printable import safe_text
 from postfix_archive.retention import holds, rules
 from postfix_archive.retention.rules import Decision
 from postfix_archive.seal import seal_file
-from postfix_archive.status import last_verify
+from postfix_archive.status import last_verify, status_file
 from postfix_archive.status.last_verify import LastVerify
 from postfix_archive.store import journal_format, journal_reader, record_check
 from postfix_archive.store.verifier import Seal
 from postfix_archive.web.message_reading import Field
-from postfix_archive.web.visible_archives import VisibleMessage
+from postfix_archive.web.visible_message import VisibleMessage
 
 TAG = re.compile(r"(?:^|;)\s*([a-z]+)\s*=\s*([^;]*)")
 DKIM_RESULT = re.compile(
@@ -63,7 +65,7 @@ class Keeping(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """A DKIM signature: domain, selector, and the result that this host noted, or ""."""
+    """A DKIM signature: domain, selector, and this host's result or ""."""
 
     domain: str
     selector: str
@@ -89,10 +91,19 @@ def evidence(message: VisibleMessage) -> Evidence:
         list(map(safe_text, problems)),
         safe_text(str(record.events[0]["sha256"])),
         place,
-        last_verify.read(settings),
+        _last_verify(settings),
         seal,
         matches_seal,
     )
+
+
+def _last_verify(settings: Settings) -> LastVerify | None:
+    """Return the last verify of the store; the page's user knows it from a file."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        state = status_file.read(settings) or {}
+        fields = state.get("last_verify")
+        return last_verify.read(settings) or (LastVerify(**fields) if fields else None)
+    return None
 
 
 def _place(message: VisibleMessage) -> ChainPlace | None:

@@ -3,8 +3,8 @@
 By nh3, with a list of what is allowed. Nothing is loaded from other hosts; what would
 have been is counted. Each link shows where it leads. Pictures of the message itself
 become part of the page (``data:``), since the frame that shows it has no cookie to ask
-for them. Run by html_process in a process of its own: no parser of HTML is quick for every
-input. Used by message_page, in a frame without scripts.
+for them. Run by html_process in a process of its own, since no parser of HTML is quick
+for every input. Used by message_files, in a frame without scripts.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from postfix_archive.web.message_images import ImageRefused
 
 HTML_LIMIT = 1_000_000  # characters that are shown
 TAGS = frozenset(
-    "a abbr address article aside b bdi bdo big blockquote body br caption center cite"
+    "a abbr address article aside b bdi big blockquote body br caption center cite"
     " code col colgroup dd del details dfn div dl dt em figcaption figure font footer"
     " h1 h2 h3 h4 h5 h6 header hr i img ins kbd li main mark ol p pre q rp rt ruby s"
     " samp section small span strike strong sub summary sup table tbody td tfoot th"
     " thead time tr tt u ul var wbr".split()
 )
 WITHOUT_CONTENT = frozenset(
-    "applet audio canvas embed frame frameset head iframe math noembed noframes noscript"
-    " object script select style svg template textarea title video xmp".split()
+    "applet audio canvas embed frame frameset head iframe math noembed noframes"
+    " noscript object script select style svg template textarea title video xmp".split()
 )
 SHARED_ATTRIBUTES = frozenset(
     "align bgcolor border cellpadding cellspacing color colspan dir face height lang"
@@ -48,17 +48,19 @@ STYLES = frozenset(
     " letter-spacing line-height list-style-type margin margin-bottom margin-left"
     " margin-right margin-top max-width min-width padding padding-bottom padding-left"
     " padding-right padding-top text-align text-decoration text-indent text-transform"
-    " unicode-bidi vertical-align white-space width word-break".split()
+    " vertical-align white-space width word-break".split()
 )
 LINK_SCHEMES = ("http", "https", "mailto", "tel")
 UNSAFE_STYLE = re.compile(r"[\\@<]|url|image|expression|javascript|binding|/\*", re.I)
 REMOTE = re.compile(r"\s*(?:https?:)?[/\\]{2}([^/\\?#\s\"'<>,)]{1,255})", re.I)
 # In style sheets and <link>, which are not read otherwise.
 STYLE_REMOTE = re.compile(
-    r"""(?:\burl\(\s{0,20}["']?|@import\s{1,20}["']|<link\b[^>]{0,500}?\bhref\s?=\s?["']?)"""
-    r"""((?:https?:)?//[^\s"'<>)]{1,255})""",
+    r"""(?:\burl\(\s{0,20}["']?|@import\s{1,20}["']"""
+    r"""|<link\b[^>]{0,500}?\bhref\s?=\s?["']?)((?:https?:)?//[^\s"'<>)]{1,255})""",
     re.I,
 )
+# Characters that reorder what follows (UAX 9): a link must not read otherwise.
+REORDERING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
 IMAGE_COUNT_LIMIT = 50
 IMAGE_BYTES_LIMIT = 10 << 20  # of all pictures in a page, as they came
 DATA_IMAGE = re.compile(r"data:image/[a-z.+-]{1,40};base64,", re.I)
@@ -93,7 +95,7 @@ def clean(
     """
     cleaning = _Cleaning(image_of)
     is_cut = len(source) > HTML_LIMIT
-    source = source[:HTML_LIMIT]
+    source = source[:HTML_LIMIT].translate(REORDERING)
     cleaning.count_styles(source)
     result = nh3.clean(
         source,
@@ -106,7 +108,7 @@ def clean(
         },
         attribute_filter=cleaning.attribute,
         url_schemes={*LINK_SCHEMES, "cid", "data"},
-        url_relative="deny",
+        url_relative="pass_through",  # attribute() drops and counts them
         filter_style_properties=set(STYLES),
         set_tag_attribute_values={"a": {"target": "_blank"}},
         link_rel="noreferrer noopener",

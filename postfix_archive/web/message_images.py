@@ -42,7 +42,7 @@ def encode(content: bytes) -> bytes:
         raise
     # Pillow's decoders raise whatever a damaged file leads them to.
     except Exception as error:
-        raise ImageRefused(f"not an image that can be read ({error})") from error
+        raise ImageRefused("it cannot be read as an image") from error
     pixels.thumbnail((SIDE_LIMIT, SIDE_LIMIT))
     pixels.info.clear()
     result = io.BytesIO()

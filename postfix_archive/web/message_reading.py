@@ -28,7 +28,7 @@ from postfix_archive.search.extraction_limits import MESSAGE_LIMIT
 from postfix_archive.search.extraction_parts import Part
 from postfix_archive.search.extraction_process import read_original
 from postfix_archive.web import extractors
-from postfix_archive.web.visible_archives import VisibleMessage
+from postfix_archive.web.visible_message import VisibleMessage
 
 LARGE = 4 << 20  # bytes; of larger messages one is in memory at a time
 TEXT_LIMIT = 200_000  # characters of text on a page
@@ -148,21 +148,28 @@ class MessageReading:
             listed.append(ListedPart(part, safe_name(part.name), size, sha256))
         return listed
 
+    @property
+    def has_plain_text(self) -> bool:
+        """True if the text is not taken from HTML."""
+        return any(map(_is_plain_text, self._parts))
+
     def text(self) -> str:
         """Return the text that is shown: that of text/plain, else that of HTML."""
-        texts = self._texts("text/plain") or [self._text_of_html()]
+        texts = self._plain_texts() if self.has_plain_text else [self._text_of_html()]
         text = "\n\n".join(texts)
         if len(text) > TEXT_LIMIT:
             self.problems.append(f"text: cut at {TEXT_LIMIT} characters")
         return safe_lines(text[:TEXT_LIMIT])
 
-    def _texts(self, media_type: str) -> list[str]:
+    def _plain_texts(self) -> list[str]:
+        """Return the texts up to one character above the limit."""
         remaining = TEXT_LIMIT + 1
         texts = []
-        for part in self._parts[:PART_COUNT_LIMIT]:
-            if part.media_type == media_type and not part.is_attachment:
-                texts.append(text_of(part)[:remaining])
-                remaining -= len(texts[-1])
+        for part in filter(_is_plain_text, self._parts):
+            texts.append(text_of(part)[:remaining])
+            remaining -= len(texts[-1])
+            if remaining <= 0:
+                break
         return texts
 
     @property
@@ -208,6 +215,10 @@ def reading(visible: VisibleMessage) -> Iterator[MessageReading]:
         if len(original) > MESSAGE_LIMIT:
             result.problems.append(f"message: cut at {MESSAGE_LIMIT >> 20} MB")
         yield result
+
+
+def _is_plain_text(part: Part) -> bool:
+    return part.media_type == "text/plain" and not part.is_attachment
 
 
 def text_of(part: Part) -> str:

@@ -24,7 +24,8 @@ from postfix_archive.search.extraction_process import read_original
 from postfix_archive.search.index_engine import Hit
 from postfix_archive.web.visible_archives import VisibleArchives
 
-ID_LIMIT = 50  # Message-IDs that are looked up
+ID_LIMIT = 25  # Message-IDs that are looked up; a query has 10,000 characters
+ID_LENGTH_LIMIT = 300  # characters of one; programs make some 80
 CANDIDATE_LIMIT = 50  # messages with the same subject whose header is read
 READ_LIMIT = 2 << 20  # bytes of such a message; larger ones are left out
 SUBJECT_LIMIT = 300  # characters
@@ -36,8 +37,11 @@ def thread(archives: VisibleArchives, content: MessageContent) -> list[Hit]:
 
     content: what its header says.
     """
-    ids = [e for e in (content.message_id, *reversed(content.references)) if e]
-    ids = [*dict.fromkeys(ids)][:ID_LIMIT]
+    ids = [
+        each
+        for each in dict.fromkeys((content.message_id, *reversed(content.references)))
+        if 0 < len(each) <= ID_LENGTH_LIMIT
+    ][:ID_LIMIT]
     hits = [*_named(archives, ids), *_answers(archives, content.subject, {*ids})]
     found = {(each.archive, each.archive_id): each for each in hits}
     return sorted(found.values(), key=lambda each: each.arrived)
@@ -47,7 +51,9 @@ def _named(archives: VisibleArchives, ids: list[str]) -> list[Hit]:
     if not ids:
         return []
     query = " OR ".join(f"msgid:{_quoted(each)}" for each in ids)
-    return archives.search(query, limit=CANDIDATE_LIMIT).hits
+    with contextlib.suppress(QueryInvalid):  # an id that is none
+        return archives.search(query, limit=CANDIDATE_LIMIT).hits
+    return []
 
 
 def _answers(archives: VisibleArchives, subject: str, ids: set[str]) -> Iterator[Hit]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -55,8 +56,19 @@ def archives(reason: str = "") -> VisibleArchives:
 
     reason is why they look; without one it is what they said in this session.
     """
-    said = reason or session.get(REASON, "")
-    return VisibleArchives(current().settings, user(), said)
+    return VisibleArchives(current().settings, user(), reason or said_reason())
+
+
+def said_reason() -> str:
+    """Return the reason that the user has given on this day, "" for none."""
+    day, text = session.get(REASON, ("", ""))
+    found: str = text if day == str(datetime.date.today()) else ""
+    return found
+
+
+def say_reason(text: str) -> None:
+    """Keep the reason of the user for this day, in this session."""
+    session[REASON] = (str(datetime.date.today()), text)
 
 
 def needs_login(page: Page) -> Page:

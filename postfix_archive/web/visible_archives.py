@@ -1,6 +1,6 @@
 """The archives as one user of the web page may see them.
 
-The only module of this package that reads archived mail: what a user may not see
+The only module of this package that finds archived mail: what a user may not see
 leaves it in no form, neither as a hit nor as a number. Every access is recorded before
 anything is returned. A message that a user may not see is not found, in the same words
 as one that is not there. Raises RecordNotFound, QueryInvalid, IndexMissing,
@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
 from postfix_archive.access.access_recorder import AccessRecorder
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import AccessRefused, RecordDamaged, RecordNotFound
-from postfix_archive.export import redaction, selection
-from postfix_archive.export.redaction import Redaction
-from postfix_archive.export.stored_message import StoredMessage, of_record
+from postfix_archive.errors import RecordNotFound
+from postfix_archive.export import selection
 from postfix_archive.retention.hold_names import HoldNames, Names
 from postfix_archive.search import index_groups, look_up, search
 from postfix_archive.search.index_engine import (
@@ -36,10 +34,10 @@ from postfix_archive.search.index_engine import (
 from postfix_archive.search.query_nodes import All, Node, Word
 from postfix_archive.search.search import Search
 from postfix_archive.store import record_reader
-from postfix_archive.store.record import Pass, Record
-from postfix_archive.system.spool import Spool
+from postfix_archive.store.record import Record
 from postfix_archive.web import own_mail
 from postfix_archive.web.user import User
+from postfix_archive.web.visible_message import VisibleMessage
 
 NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
 COUNT_LIMIT = 10_000  # hits that are counted
@@ -64,98 +62,6 @@ class VisiblePage(NamedTuple):
     previous: str = ""
 
 
-class VisibleMessage:
-    """One message as a user may see it.
-
-    ``is_whole`` is true for who may see all of it: the envelope, the archive copy, the
-    outcomes. Otherwise blind recipients are left out of everything, and the original is
-    without the header fields that name them. ``record`` is for who may see all of it.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        user: User,
-        record: Record,
-        offsets: Sequence[int] = (),
-    ) -> None:
-        """offsets are those of the record's lines in the journal."""
-        self.settings = settings
-        self.offsets = offsets
-        self._user = user
-        self._record = record
-        self.size = int(record.events[0]["size"])  # bytes, as received
-        self.archive = record.archive
-        self.archive_id = record.archive_id
-        self.is_whole = user.may_read_all(record.archive)
-
-    @property
-    def record(self) -> Record:
-        """The record. Raises AccessRefused for who may not see all of it."""
-        if not self.is_whole:
-            raise AccessRefused("only auditors see the whole envelope")
-        return self._record
-
-    @cached_property
-    def stored(self) -> StoredMessage:
-        """The first copy of the message. Raises RecordDamaged if there is none."""
-        for each in of_record(self._record):
-            return each
-        raise RecordDamaged(f"{self.archive_id}: the journal names no copy")
-
-    @cached_property
-    def original(self) -> bytes:
-        """The original; see original_chunks()."""
-        return b"".join(self.original_chunks())
-
-    def original_chunks(self) -> Iterator[bytes]:
-        """Yield the original as this user may see it.
-
-        All of it is compared with its SHA-256 before. Raises RecordDamaged, StoreFailed
-        and SpoolFailed.
-        """
-        with closing(self.stored.read_original(*self._directories)) as content:
-            if self.is_whole:
-                yield from content.chunks()
-                return
-            hidden = redaction.others(self.stored.recipients, self._user.addresses)
-            yield from Redaction(content, hidden).content(content)
-
-    def copy_chunks(self) -> Iterator[bytes]:
-        """Yield the archive copy, compared likewise; for who may see all of it."""
-        stored = StoredMessage(self.record, self.stored.event)
-        with closing(stored.read_copy(*self._directories)) as content:
-            yield from content.chunks()
-
-    def report_chunks(self) -> Iterator[bytes]:
-        """Yield the latest outcome report; for who may see all of it.
-
-        Raises RecordNotFound if there is none.
-        """
-        yield from record_reader.outcome_report(self._directories[0], self.record)
-
-    def named_recipients(self) -> set[tuple[bytes, bytes]]:
-        """Return (final, original) of those recipients that To: or Cc: names.
-
-        For who may see all of it. Raises RecordDamaged, also for a header that is too
-        long to tell.
-        """
-        store, spool_directory = self._directories
-        with closing(Spool()) as head:
-            head.add(record_reader.original_head(store, self.record), spool_directory)
-            return {*Redaction(head, self.stored.recipients).recipients}
-
-    @property
-    def _directories(self) -> tuple[str, str]:
-        settings = self.settings
-        return settings.archive_store_directory, settings.archive_spool_directory
-
-    @property
-    def passes(self) -> list[Pass]:
-        """The passes of the message, for who may see all of it."""
-        return self.record.passes
-
-
 class VisibleArchives:
     """All archives of a store, for one user and one request of the page."""
 
@@ -171,6 +77,17 @@ class VisibleArchives:
         """The archives of which this user may read something."""
         store = self._settings.archive_store_directory
         return [e for e in record_reader.archives(store) if self._user.may_read(e)]
+
+    @property
+    def away(self) -> list[str]:
+        """What names the archives that have an index and are not in the store now."""
+        store = self._settings.archive_store_directory
+        indexed = record_reader.archives(self._settings.archive_index_directory)
+        return [
+            f"{each}: not searched: it is not in {store}; is its file system mounted?"
+            for each in indexed
+            if each not in self.names and self._user.may_read(each)
+        ]
 
     def select(self, archives: Sequence[str]) -> list[str]:
         """Return those of these archives that the user may read; all for none.
@@ -217,7 +134,7 @@ class VisibleArchives:
         return VisiblePage(
             hits,
             f"{some[-1].archive}/{some[-1].archive_id}" if some and has_next else "",
-            [notice for each in searches for notice in each.notices],
+            [*self.away, *(n for each in searches for n in each.notices)],
             f"{some[0].archive}/{some[0].archive_id}" if some and has_previous else "",
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 from postfix_archive.config import settings as archive_settings
 from postfix_archive.errors import SettingInvalid, SettingsUnreadable
 from postfix_archive.postfix import main_cf
+from postfix_archive.web import group_roles
 
 FILE_NAME = "archive-web.cf"
 LOGINS = ("local", "ldap", "oidc", "proxy")
@@ -23,14 +24,42 @@ DEFAULTS = {
     "web_directory": "/var/lib/postfix-archive-web",
     "web_export_days": "7",
     "web_export_limit": "10000000000",
+    "web_group_roles": "",
     "web_language": "en",
+    "web_ldap_address_attributes": "mail proxyAddresses",
+    "web_ldap_bind_dn": "",
+    "web_ldap_bind_password": "",
+    "web_ldap_ca_file": "",
+    "web_ldap_group_attribute": "memberOf",
+    "web_ldap_group_filter": "",
+    "web_ldap_name_attribute": "uid",
+    "web_ldap_search_base": "",
+    "web_ldap_server": "",
+    "web_ldap_user_filter": "(uid=%s)",
     "web_listen": "127.0.0.1:8090",
     "web_logins": "local",
+    "web_oidc_ca_file": "",
+    "web_oidc_client_id": "",
+    "web_oidc_client_secret": "",
+    "web_oidc_groups_claim": "groups",
+    "web_oidc_issuer": "",
+    "web_oidc_name_claim": "sub",
+    "web_proxy_header": "X-Remote-User",
+    "web_proxy_secret": "",
     "web_require_totp": "no",
     "web_session_limit": "12h",
     "web_session_time": "30m",
     "web_url": "",
 }
+
+
+# What each kind of login cannot do without.
+NEEDED = {
+    "ldap": ("web_ldap_server", "web_ldap_search_base"),
+    "oidc": ("web_url", "web_oidc_issuer", "web_oidc_client_id"),
+    "proxy": ("web_proxy_header", "web_proxy_secret"),
+}
+SECRET_SIZE = 16  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +69,28 @@ class WebSettings:
     web_directory: str
     web_export_days: int  # that the files of an export are kept
     web_export_limit: int  # bytes of mail in one export
+    web_group_roles: group_roles.GroupRoles
     web_language: str
+    web_ldap_address_attributes: tuple[str, ...]
+    web_ldap_bind_dn: str  # "" for an anonymous bind
+    web_ldap_bind_password: str
+    web_ldap_ca_file: str  # PEM; "" for those of the system
+    web_ldap_group_attribute: str  # of a user: DNs of groups
+    web_ldap_group_filter: str  # finds groups; %s is the DN of the user
+    web_ldap_name_attribute: str  # the login name that is kept
+    web_ldap_search_base: str  # DN
+    web_ldap_server: str  # ldap:// (with StartTLS), ldaps:// or ldapi://
+    web_ldap_user_filter: str  # finds a user; %s is what was typed
     web_listen: str  # address:port, or unix:path
     web_logins: tuple[str, ...]
+    web_oidc_ca_file: str  # PEM; "" for those of the system
+    web_oidc_client_id: str
+    web_oidc_client_secret: str
+    web_oidc_groups_claim: str
+    web_oidc_issuer: str  # URL, as the provider writes it
+    web_oidc_name_claim: str  # the login name that is kept
+    web_proxy_header: str  # with the name of who has logged in at the proxy
+    web_proxy_secret: str  # that the proxy sends in X-Archive-Proxy-Secret
     web_require_totp: bool  # of local users
     web_session_limit: int  # seconds after the login
     web_session_time: int  # seconds without a request
@@ -97,7 +145,19 @@ def parse(text: str, *, path: str) -> WebSettings:
             raw_values[name], raw_values.get, location=location, must_be_set=True
         )
         values[name] = PARSERS[name](value, f"{location} = {value}")
-    return WebSettings(**values)
+    settings = WebSettings(**values)
+    _require_login_settings(settings, locations["web_logins"])
+    return settings
+
+
+def _require_login_settings(settings: WebSettings, location: str) -> None:
+    """Raise SettingInvalid if a kind of login lacks a setting."""
+    for kind in settings.web_logins:
+        for name in NEEDED.get(kind, ()):
+            if not getattr(settings, name):
+                raise SettingInvalid(
+                    f"{location}: web_logins: {kind} needs {name}, which is empty"
+                )
 
 
 def _parse_directory(value: str, location: str) -> str:
@@ -146,6 +206,56 @@ def _parse_time(value: str, location: str) -> int:
     return seconds
 
 
+def _parse_text(value: str, location: str) -> str:
+    if not value.isprintable():
+        raise SettingInvalid(f"{location}: has characters that cannot be printed")
+    return value
+
+
+def _parse_words(value: str, location: str) -> tuple[str, ...]:
+    return tuple(value.replace(",", " ").split())
+
+
+def _parse_group_roles(value: str, location: str) -> group_roles.GroupRoles:
+    try:
+        return group_roles.parse(value)
+    except ValueError as error:
+        raise SettingInvalid(f"{location}: {error}") from error
+
+
+def _parse_ldap_server(value: str, location: str) -> str:
+    if value and not value.startswith(("ldap://", "ldaps://", "ldapi://")):
+        raise SettingInvalid(
+            f"{location}: must be ldap://HOST, ldaps://HOST or ldapi://PATH"
+        )
+    return value
+
+
+def _parse_filter(value: str, location: str) -> str:
+    if value and (value[:1] + value[-1:] != "()" or "%s" not in value):
+        raise SettingInvalid(
+            f"{location}: must be a filter such as (uid=%s), with %s for the name"
+        )
+    return value
+
+
+def _parse_issuer(value: str, location: str) -> str:
+    is_loopback = value.startswith(("http://127.0.0.1:", "http://localhost:"))
+    if value and not (value.startswith("https://") or is_loopback):
+        raise SettingInvalid(f"{location}: must be an https URL")
+    return value
+
+
+def _parse_secret(value: str, location: str) -> str:
+    if value and (len(value) < SECRET_SIZE or not value.isascii()):
+        # Without the value: it is a secret.
+        raise SettingInvalid(
+            f"{location.partition(' = ')[0]}: must have {SECRET_SIZE} ASCII characters"
+            " or more"
+        )
+    return value
+
+
 def _parse_yes_no(value: str, location: str) -> bool:
     if value not in ("yes", "no"):
         raise SettingInvalid(f"{location}: must be yes or no")
@@ -167,9 +277,28 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_directory": _parse_directory,
     "web_export_days": _parse_number,
     "web_export_limit": _parse_number,
+    "web_group_roles": _parse_group_roles,
     "web_language": _parse_language,
+    "web_ldap_address_attributes": _parse_words,
+    "web_ldap_bind_dn": _parse_text,
+    "web_ldap_bind_password": _parse_text,
+    "web_ldap_ca_file": _parse_text,
+    "web_ldap_group_attribute": _parse_text,
+    "web_ldap_group_filter": _parse_filter,
+    "web_ldap_name_attribute": _parse_text,
+    "web_ldap_search_base": _parse_text,
+    "web_ldap_server": _parse_ldap_server,
+    "web_ldap_user_filter": _parse_filter,
     "web_listen": parse_listen,
     "web_logins": _parse_logins,
+    "web_oidc_ca_file": _parse_text,
+    "web_oidc_client_id": _parse_text,
+    "web_oidc_client_secret": _parse_text,
+    "web_oidc_groups_claim": _parse_text,
+    "web_oidc_issuer": _parse_issuer,
+    "web_oidc_name_claim": _parse_text,
+    "web_proxy_header": _parse_text,
+    "web_proxy_secret": _parse_secret,
     "web_require_totp": _parse_yes_no,
     "web_session_limit": _parse_time,
     "web_session_time": _parse_time,

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from postfix_archive.replicate import bucket as bucket_module
 from postfix_archive.replicate import replication_lag
 from postfix_archive.retention import removal
-from postfix_archive.store import verifier
+from postfix_archive.store import copy_file, verifier
 from postfix_archive.store.journal import Journal
 
 from object_store import ObjectStore
@@ -48,6 +48,27 @@ def test_what_comes_later_is_uploaded_by_the_next_run(replicated: Replicated) ->
     store.add(b"five\r\n", arrival=ARRIVAL + MONTH)
     store.run("replicate", "--once")
     assert content_of(replicated.restore()) == content_of(store.path)
+
+
+def test_old_copies_are_in_the_bucket_alone(replicated: Replicated) -> None:
+    store = replicated.store
+    replicated.configure(
+        archive_object_lock="governance", archive_retention=f"{LEGAL}=10y"
+    )
+    original = b"Subject: large\r\n\r\n" + os.urandom(9000).hex().encode()
+    archive_id = store.add(original)
+    store.run("replicate", "--once")
+    whole = content_of(store.path)
+    replicated.configure(archive_local_days="1")
+    store.run("replicate", "--once")
+    assert copy_file.is_moved(str(store.copy_path(archive_id)))
+    assert store.run("show", "--original", archive_id).stdout_bytes == original
+    store.run("replicate", "--once")
+    output = store.run("verify", "--object-store").output
+    assert "1 in the object storage" in output
+    assert "note" not in output
+    name = str(store.copy_path(archive_id).relative_to(store.path))
+    assert content_of(replicated.restore())[name] == whole[name]
 
 
 def test_without_the_state_the_service_asks_the_bucket(replicated: Replicated) -> None:

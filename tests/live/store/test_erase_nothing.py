@@ -73,6 +73,9 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "user enable": [["anna"]],
     "user totp": [["anna"]],
     "user list": [[]],
+    "token add": [["script", "--user", "anna"]],
+    "token list": [[]],
+    "token revoke": [["script"]],
     "uninstall": [[]],
 }
 

@@ -22,6 +22,7 @@ GROUPS = [
     "key",
     "queue",
     "retention",
+    "token",
     "user",
 ]
 

@@ -320,6 +320,15 @@ def test_no_more_of_an_original_is_read_than_is_looked_at() -> None:
     assert extraction_process.read_original([b"a", b"b"]) == b"ab"
 
 
+def test_the_process_finds_a_package_that_only_an_import_hook_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = os.path.dirname(extraction_process.PACKAGE)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != own])
+    with Extractor() as extractor:
+        assert extractor.extract(PLAIN) == extraction.extract(PLAIN)
+
+
 def test_where_no_process_can_be_started_the_caller_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -129,6 +129,7 @@ JOBS = {
     "purger": scheduler.PURGER,
     "replicator": scheduler.REPLICATOR,
     "sealer": scheduler.SEALER,
+    "web page": scheduler.WEB_PAGE,
 }
 TIMER_LINE = (
     "/x -c /etc/postfix queue rescue & rescue=$!; /x -c /etc/postfix fallback import &"
