@@ -52,8 +52,8 @@ def remove_expired() -> None:
 @blueprint.get("/exports")
 @for_readers
 def list_() -> Page:
-    """List the user's exports, with a form for a new one."""
-    return _list(query=request.args.get("q", ""))
+    """List the user's exports, with a form for a new one, of a query or of ids."""
+    return _list(query=request.args.get("q", ""), ids=request.args.getlist("ids"))
 
 
 def _list(error: str = "", **fields: object) -> Page:
@@ -109,6 +109,10 @@ def make_order(
     archives: tuple[str, ...] = (),
 ) -> Order:
     """Return a valid order. Raises ExportFailed and the errors of check()."""
+    if not ids and request.form.get("only") == "selected":
+        raise ExportFailed(
+            _("Select at least one message, or export all of the query.")
+        )
     if not query and not ids:
         raise ExportFailed(_("Type a query, or * for all messages."))
     if kind not in FILES:
