@@ -28,6 +28,8 @@
 #                    and what finds it
 # make requirements  write the exact versions of the Python packages that make install
 #                    installs (VERSIONS=--upgrade: the newest that setup.cfg allows)
+# make translations  bring the German texts of the web page up to date, name those missing
+# make demo-web      the web page over a sample archive, on 127.0.0.1, until Ctrl-C
 # make clean         remove what the commands above have left in this directory
 #
 # Options of make install: docs/installing.md. All other commands install what they need
@@ -61,8 +63,13 @@ PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
 .PHONY: help install uninstall demo test unit live container storm load reconcile bench
+<<<<<<< HEAD
+.PHONY: object-storage translations demo-web
+.PHONY: bench-search growth check lint format tampering requirements clean
+=======
 .PHONY: object-storage
 .PHONY: bench-search bench-web growth check lint format tampering requirements clean
+>>>>>>> main
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -169,6 +176,14 @@ requirements:
 	    compile --extra $$part $$before --output-file $(REQUIREMENTS)-$$part.txt; \
 	    before="$$before --constraint $(REQUIREMENTS)-$$part.txt"; \
 	  done
+
+translations:
+	@PYTHON=$(PYTHON) tests/prepare check
+	@PYTHONPATH=tests $(BIN)/python tests/web_texts.py
+
+demo-web:
+	@PYTHON=$(PYTHON) tests/prepare check
+	@PYTHONPATH=tests $(BIN)/python tests/web_demo.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .hypothesis

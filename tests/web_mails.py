@@ -33,6 +33,7 @@ def contract() -> bytes:
         subtype="octet-stream",
         filename=ATTACHMENT_NAME,
     )
+    message.set_boundary("=-contract")
     return message.as_bytes().replace(b"\n", b"\r\n")
 
 
