@@ -15,7 +15,6 @@ from flask import (
     render_template,
     request,
     send_file,
-    session,
     url_for,
 )
 from werkzeug.wrappers import Response as BaseResponse
@@ -82,7 +81,7 @@ def start() -> Page:
     query, ids = form.get("query", "").strip(), tuple(form.getlist("ids"))
     kind = form.get("format", "zip")
     chosen = tuple(form.getlist("archive"))
-    reason = form.get("reason", "").strip() or session.get(site.REASON, "")
+    reason = form.get("reason", "").strip() or site.said_reason()
     fields = {"query": query, "ids": ids, "format": kind, "chosen": chosen}
     try:
         order = make_order(
