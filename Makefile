@@ -63,13 +63,8 @@ PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
 .PHONY: help install uninstall demo test unit live container storm load reconcile bench
-<<<<<<< HEAD
 .PHONY: object-storage translations demo-web
-.PHONY: bench-search growth check lint format tampering requirements clean
-=======
-.PHONY: object-storage
 .PHONY: bench-search bench-web growth check lint format tampering requirements clean
->>>>>>> main
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile

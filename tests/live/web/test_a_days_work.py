@@ -1,0 +1,150 @@
+"""A day's work in a real browser, from the login to the log of who did what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import web_mails
+from web_browser import Browser, Visit
+from web_host import WebHost
+
+pytestmark = pytest.mark.live
+SUBJECT = "Contract for the new building"
+BLIND = web_mails.BLIND.decode()
+
+
+def open_contract(visit: Visit) -> None:
+    """Find the message by its blind recipient, and open it."""
+    visit.go("/search")
+    visit.page.fill("#q", f"bcc:{BLIND}")
+    visit.page.press("#q", "Enter")
+    visit.page.click(f"ol.hits >> text={SUBJECT}")
+    visit.page.wait_for_selector("h2:has-text('Integrity')")
+
+
+def actions(host: WebHost, name: str) -> list[str]:
+    """Return what the access journal says that somebody did."""
+    lines = host.run_command("history", "--user", name, "--json").stdout.splitlines()
+    return [json.loads(each)["action"] for each in lines]
+
+
+def test_auditor_finds_a_blind_recipient_and_takes_the_attachment(
+    host: WebHost, browser: Browser
+) -> None:
+    visit = browser.visit(host.url)
+    visit.log_in("anna")
+    open_contract(visit)
+    assert BLIND in visit.page.inner_text("main")
+    with visit.page.expect_download() as download:
+        visit.page.click(f"text={web_mails.ATTACHMENT_NAME}")
+    content = Path(download.value.path()).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == web_mails.ATTACHMENT_SHA256
+    assert download.value.suggested_filename == web_mails.ATTACHMENT_NAME
+    visit.close()
+    done = actions(host, "anna")
+    assert {"login", "search", "show"} <= {*done}
+
+
+def test_employee_finds_own_mail_without_the_blind_recipient(
+    host: WebHost, browser: Browser
+) -> None:
+    visit = browser.visit(host.url)
+    visit.log_in("bob")
+    visit.go("/search?q=contract")
+    visit.page.click(f"ol.hits >> text={SUBJECT}")
+    visit.page.wait_for_selector("h2:has-text('Parts')")
+    assert BLIND not in visit.page.content()
+    visit.go(f"/search?q=bcc:{BLIND}")
+    assert visit.page.query_selector("ol.hits") is None
+    visit.close()
+
+
+def test_html_loads_nothing_from_elsewhere(host: WebHost, browser: Browser) -> None:
+    visit = browser.visit(host.url)
+    visit.log_in("anna")
+    visit.go("/search?q=subject:offer")
+    visit.page.click("ol.hits >> text=Offer of the week")
+    visit.page.click("summary:has-text('As HTML')")
+    frame = visit.page.frame_locator("iframe.html")
+    frame.locator("text=our offer").first.wait_for()
+    assert "tracker.example" in frame.locator("body").inner_text()
+    assert frame.locator("script, img[src^=http]").count() == 0
+    visit.close()
+
+
+def test_mail_from_right_to_left(host: WebHost, browser: Browser) -> None:
+    visit = browser.visit(host.url)
+    visit.log_in("anna")
+    visit.go("/search?q=from:ahmad@example.org")
+    direction = visit.page.eval_on_selector(
+        "ol.hits h3 a", "link => getComputedStyle(link).direction"
+    )
+    assert direction == "rtl"
+    visit.close()
+
+
+def test_export(host: WebHost, browser: Browser, tmp_path: Path) -> None:
+    visit = browser.visit(host.url)
+    visit.log_in("anna")
+    visit.go("/exports?q=subject:contract")
+    visit.page.click("main form button.main")
+    link = "a[download], a:has-text('Download')"
+    while visit.page.query_selector(link) is None:
+        visit.page.reload()
+    with visit.page.expect_download() as download:
+        visit.page.click(link)
+    path = tmp_path / "export.zip"
+    download.value.save_as(path)
+    with zipfile.ZipFile(path) as archive:
+        [name] = [each for each in archive.namelist() if each.endswith(".eml")]
+        assert archive.read(name) == web_mails.contract()
+    visit.close()
+    assert "export" in actions(host, "anna")
+
+
+def test_hold(host: WebHost, browser: Browser) -> None:
+    visit = browser.visit(host.url)
+    visit.log_in("otto")
+    visit.go("/new-hold")
+    visit.page.fill("[name=query]", "subject:minutes")
+    visit.page.click("text=Show what it would cover")
+    assert "40 messages" in visit.page.inner_text("main")
+    visit.page.fill("[name=name]", "case-7")
+    visit.page.fill("[name=reason]", "lawsuit")
+    visit.page.click("text=Set the hold")
+    assert "case-7" in visit.page.inner_text("main")
+    visit.close()
+    [hold] = json.loads(host.run_command("hold", "list", "--json").stdout)
+    assert (hold["name"], hold["reason"]) == ("case-7", "lawsuit")
+
+
+def test_two_people_erase_a_message(host: WebHost, browser: Browser) -> None:
+    """Never the one who has asked for it."""
+    visit = browser.visit(host.url)
+    visit.log_in("otto")
+    visit.go("/search?q=subject:offer")
+    visit.page.click("ol.hits >> text=Offer of the week")
+    visit.page.click("text=Request erasure")
+    visit.page.fill("[name=reason]", "private")
+    visit.page.click("main form button.main")
+    visit.go("/erasures")
+    visit.page.click("main table a")
+    assert visit.page.query_selector("text=Erase the message for ever") is None
+    visit.close()
+
+    other = browser.visit(host.url)
+    other.log_in("olga")
+    other.go("/erasures")
+    other.page.click("main table a")
+    other.page.click("text=Erase the message for ever")
+    other.page.wait_for_selector("text=The message is erased.")
+    other.go("/access-log")
+    assert "otto" in other.page.inner_text("main table")
+    other.close()
+    assert host.run_command("verify").returncode == 0
+    assert "offer" not in host.run_command("list", "--json").stdout
