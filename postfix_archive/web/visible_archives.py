@@ -338,10 +338,14 @@ class VisibleArchives:
         return search.place_of(hit, order)
 
     def _visible(self, hit: Hit) -> Hit:
-        """Return a hit; of one's own mail nothing that counts others or other mail."""
+        """Return a hit; of one's own mail nothing that tells of others or other mail.
+
+        Neither its SHA-256: that is of a message that may have a Bcc: field, and would
+        confirm a guess of it.
+        """
         if self._user.may_read_all(hit.archive):
             return hit
-        return hit._replace(recipient_count=0, number=0, offsets=())
+        return hit._replace(recipient_count=0, number=0, offsets=(), sha256="")
 
 
 def _with_notices(
