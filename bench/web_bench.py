@@ -54,6 +54,7 @@ HELP = {
     "OUT": "directory for web.json and web-performance.md",
 }
 START_SECONDS = 60
+WARM_UP = 50  # searches that are not measured
 Result = dict[str, object]
 
 
@@ -97,14 +98,19 @@ class Server:
     def cpu(self) -> tuple[float, float]:
         """Return the CPU seconds of the server and of its child for extraction."""
         pid = self._process.pid
-        children = sum(map(resource_usage.own_seconds, descendants(pid)))
-        return resource_usage.own_seconds(pid), children
+        return _cpu(pid), sum(map(_cpu, descendants(pid)))
 
     def memory(self) -> tuple[int, int]:
         """Return the peak memory in kB of the server and of its child."""
         pid = self._process.pid
         children = [_peak(each) for each in descendants(pid)]
         return _peak(pid), max(children, default=0)
+
+
+def _cpu(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process."""
+    threads = (int(each.name) for each in Path(f"/proc/{pid}/task").iterdir())
+    return sum(map(resource_usage.own_seconds, threads))
 
 
 def _peak(pid: int) -> int:
@@ -166,7 +172,7 @@ def measure(store: Path, scratch: Path, options: object) -> Result:
     }
     with running(scratch, etc) as server:
         load = web_users.Load(
-            server.port, values["users"], 200, 0.0, queries, has_messages
+            server.port, values["users"], WARM_UP, 0.0, queries, has_messages
         )
         run_description.print_progress("warm up")
         run(server, load)

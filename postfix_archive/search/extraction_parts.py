@@ -23,6 +23,8 @@ PARAMETER_FIELDS = ("content-type", "content-disposition")
 MULTIPART = "multipart/"
 MESSAGE_TYPES = ("message/rfc822", "message/global", "message/news")
 ENCODED = ("base64", "quoted-printable")
+# What Python's email raises over parameters that are none.
+EMAIL_ERRORS = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Part(NamedTuple):
@@ -107,7 +109,7 @@ def parse(original: bytes) -> Message:
         for start in range(0, len(original), BLOCK_SIZE):
             parser.feed(original[start : start + BLOCK_SIZE])
         return parser.close()
-    except (RecursionError, ValueError, LookupError, AttributeError, TypeError):
+    except EMAIL_ERRORS:
         return email.parser.BytesHeaderParser().parsebytes(original)
 
 
@@ -180,11 +182,25 @@ def _decoded(message: Message, encoding: str) -> Message:
 
 
 def _decode_parameters(part: Message) -> None:
-    """Replace the fields with parameters whose bytes are not ASCII by decoded ones."""
+    """Replace the fields with parameters whose bytes are not ASCII by decoded ones.
+
+    Those over which email would fail lose their parameters.
+    """
     for name, value in part.raw_items():
         if name.lower() in PARAMETER_FIELDS and not str(value).isascii():
             decoded = charset.decode_undeclared(extraction_header.unfold(str(value)))
             part.replace_header(name, decoded)
+    try:
+        part.get_filename()
+        part.get_boundary()
+        has_failed = "\0" in part.get_content_charset("")  # no codec takes it
+    except EMAIL_ERRORS:
+        has_failed = True
+    for name in PARAMETER_FIELDS if has_failed else ():
+        if name in part:
+            # "=", since email takes charset=x for a parameter here too.
+            value = str(part[name]).partition(";")[0].replace("=", "")
+            part.replace_header(name, value)
 
 
 def _source(message: Message) -> str:

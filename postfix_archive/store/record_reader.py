@@ -124,14 +124,14 @@ def record_at(directory: str, archive: str, offsets: Iterable[int]) -> Record:
 def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     """Return the record whose archive id starts with id_prefix.
 
-    Searches one archive, or all for None; passes over damaged lines. Raises
+    Searches one archive, or all for None; passes over damaged lines of others. Raises
     RecordNotFound for no or several matches.
     """
     matches: dict[tuple[str, str], list[Event]] = {}
     for name in [archive] if archive else archives(directory):
         path = journal_reader.path_of(directory, name)
-        damage = _Damage(path)
-        for event in _events(_with_prefix(path, id_prefix, damage), damage):
+        others, damage = _Damage(path), _Damage(path)
+        for event in _events(_with_prefix(path, id_prefix, others), damage):
             key = (name, event["id"])
             if event["event"] in journal.REMOVAL_EVENTS:
                 matches.pop(key, None)
@@ -139,6 +139,8 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
                 matches.setdefault(key, []).append(event)
             if len(matches) > MATCH_LIMIT:
                 raise ambiguous(id_prefix, matches)
+        if damage.count and not matches:
+            raise JournalFailed(damage.text())
     if not matches:
         raise not_found(id_prefix, directory)
     if len(matches) > 1:

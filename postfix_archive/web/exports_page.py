@@ -15,7 +15,6 @@ from flask import (
     render_template,
     request,
     send_file,
-    session,
     url_for,
 )
 from werkzeug.wrappers import Response as BaseResponse
@@ -52,8 +51,8 @@ def remove_expired() -> None:
 @blueprint.get("/exports")
 @for_readers
 def list_() -> Page:
-    """List the user's exports, with a form for a new one."""
-    return _list(query=request.args.get("q", ""))
+    """List the user's exports, with a form for a new one, of a query or of ids."""
+    return _list(query=request.args.get("q", ""), ids=request.args.getlist("ids"))
 
 
 def _list(error: str = "", **fields: object) -> Page:
@@ -82,7 +81,7 @@ def start() -> Page:
     query, ids = form.get("query", "").strip(), tuple(form.getlist("ids"))
     kind = form.get("format", "zip")
     chosen = tuple(form.getlist("archive"))
-    reason = form.get("reason", "").strip() or session.get(site.REASON, "")
+    reason = form.get("reason", "").strip() or site.said_reason()
     fields = {"query": query, "ids": ids, "format": kind, "chosen": chosen}
     try:
         order = make_order(
@@ -109,6 +108,10 @@ def make_order(
     archives: tuple[str, ...] = (),
 ) -> Order:
     """Return a valid order. Raises ExportFailed and the errors of check()."""
+    if not ids and request.form.get("only") == "selected":
+        raise ExportFailed(
+            _("Select at least one message, or export all of the query.")
+        )
     if not query and not ids:
         raise ExportFailed(_("Type a query, or * for all messages."))
     if kind not in FILES:

@@ -9,6 +9,7 @@ from postfix_archive.errors import (
     AccessRefused,
     ArchiveError,
     HoldRefused,
+    ReasonMissing,
 )
 from postfix_archive.web import site
 from postfix_archive.web.language import gettext as _
@@ -57,6 +58,8 @@ def _show(name: str, error: str = "") -> Page:
         ids = [each for some in hold.ids.values() for each in some]
         try:
             covered = view.covered(hold.query, ids, archives, hold.set_at)
+        except ReasonMissing:
+            raise
         except ArchiveError as failure:
             problem = str(failure)
     page = render_template(
@@ -81,11 +84,13 @@ def _new(error: str = "") -> Page:
     chosen = values.getlist("ids")
     view = decisions(values.get("reason", ""))
     covered = None
-    if query or chosen:
+    if not chosen and values.get("only") == "selected":
+        error = error or _("Select at least one message, or hold all of the query.")
+    elif query or chosen:
         try:
             ids, archives = _targets(view, chosen, values.getlist("archive"))
             covered = view.covered(query, ids, archives)
-        except AccessRefused:
+        except (AccessRefused, ReasonMissing):
             raise
         except ArchiveError as failure:
             error = error or str(failure)

@@ -29,7 +29,6 @@ from postfix_archive.web.language import gettext as _
 from postfix_archive.web.user import Grant, User
 
 STEP = "step"  # key of the session: what must be done before anything else
-PENDING = "pending"  # key of the session: whose password was right, and now a code
 PENDING_TIME = 300.0  # seconds to type a code
 # What can be done before STEP is.
 FREE_ENDPOINTS = frozenset(
@@ -64,11 +63,15 @@ def check_password(typed_name: str, password: str) -> User:
 
 
 def _user_of(name: str, password: str) -> User:
-    """Ask the page's own users first: who is disabled here logs in nowhere."""
+    """Ask the page's own users first, then the directory."""
     web = site.current().web
+    has_ldap = "ldap" in web.web_logins
     with site.database_() as db:
-        if "ldap" not in web.web_logins or local_users.find_or_none(db, name):
+        is_local = local_users.find_or_none(db, name) is not None
+        if local_users.SOURCE in web.web_logins and (is_local or not has_ldap):
             return local_users.check(db, name, password)
+    if not has_ldap:
+        raise LoginFailed(_("this page takes no passwords: log in the other way"))
     from postfix_archive.web import ldap_login  # takes 100 ms
 
     return ldap_login.authenticate(web, name, password)
@@ -92,8 +95,8 @@ def needs_code(user: User) -> bool:
 def await_code(user: User, target: str) -> None:
     """Keep who has given the right password, until the code comes."""
     sessions.renew()
-    session[PENDING] = {
-        "user": sessions.to_fields(user),
+    session[sessions.PENDING] = {
+        **sessions.to_fields(user),
         "target": target,
         "time": time.time(),
     }
@@ -101,10 +104,10 @@ def await_code(user: User, target: str) -> None:
 
 def pending() -> tuple[User, str] | None:
     """Return whose code is awaited and where they go then."""
-    fields = session.get(PENDING)
+    fields = session.get(sessions.PENDING)
     if fields is None or fields["time"] < time.time() - PENDING_TIME:
         return None
-    return sessions.user_of(fields["user"]), fields["target"]
+    return sessions.user_of(fields), fields["target"]
 
 
 def check_code(user: User, code: str) -> None:

@@ -188,7 +188,11 @@ class MessageReading:
             return ""
         source = extraction_html.source(part.content(), part.charset)
         header = b"Content-Type: text/html; charset=utf-8\r\n\r\n"
-        content = extractors.extract(header + source.encode("utf-8", "replace"))
+        try:
+            content = extractors.extract(header + source.encode("utf-8", "replace"))
+        except OSError as error:
+            self.problems.append(f"text of the HTML: {error.strerror}")
+            return ""
         self.problems += content.problems
         return content.text
 

@@ -22,7 +22,7 @@ ALLOWED_FIELDS = frozenset(
     {
         *("", "after", "archive", "archived", "before", "body", "cc", "date", "file"),
         *("from", "has", "id", "larger", "list", "msgid", "newer_than", "older_than"),
-        *("sent", "sha256", "size", "smaller", "subject", "to", "type"),
+        *("sent", "size", "smaller", "subject", "to", "type"),
     }
 )
 # What is asked instead of the envelope, which has also what came later: somebody sent

@@ -26,6 +26,8 @@ from postfix_archive.web.user import Grant, User
 from postfix_archive.web.web_settings import WebSettings
 
 USER = "user"  # key of the session
+PENDING = "pending"  # key of the session: whose password was right, and now a code
+NOBODY = ""  # whose session it is before the login
 KEPT = ("language",)  # keys that outlive a login
 TOKEN_SIZE = 32  # bytes
 COOKIE_LIMIT = 100  # characters
@@ -115,10 +117,12 @@ class DatabaseSessions(SessionInterface):
             return
         now = time.time()
         db.execute(
-            "DELETE FROM session WHERE used <= ?", (now - session_time - FORMER_TIME,)
+            "DELETE FROM session WHERE used <= ? OR (user = ? AND used <= ?)",
+            (now - session_time - FORMER_TIME, NOBODY, now - session_time),
         )
         session.token = secrets.token_urlsafe(TOKEN_SIZE)
-        user = session.get(USER, {}).get("name", "")
+        fields = session.get(USER) or session.get(PENDING) or {"name": NOBODY}
+        user = fields["name"]
         client = request.remote_addr or ""
         db.execute(
             "INSERT INTO session VALUES (?, ?, ?, ?, ?, ?)",

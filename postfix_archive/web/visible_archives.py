@@ -21,7 +21,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordNotFound
 from postfix_archive.export import selection
 from postfix_archive.retention.hold_names import HoldNames, Names
-from postfix_archive.search import index_groups, look_up, search
+from postfix_archive.search import index_groups, index_lag, look_up, search
 from postfix_archive.search.index_engine import (
     GROUP_FIELDS,
     ORDERS,
@@ -183,6 +183,9 @@ class VisibleArchives:
         whole = [each for each in hits if self._user.may_read_all(each.archive)]
         if not whole:
             return {}
+        if self._is_index_late():
+            warn("not known which messages are held: an index is being built")
+            return {}
         names = HoldNames(self._settings, warn).with_names(whole)
         return {(hit.archive, hit.archive_id): some for hit, some in names if some}
 
@@ -302,6 +305,14 @@ class VisibleArchives:
             raise not_found
         return place
 
+    def _is_index_late(self) -> bool:
+        """Tell whether holds would be looked for in a long rest of a journal."""
+        store = self._settings.archive_store_directory
+        return any(
+            index_lag.lag(self._settings, each).size > search.LAG_BYTES
+            for each in record_reader.archives(store)
+        )
+
     def _hit(self, archive: str, archive_id: str) -> Hit | None:
         """Return the hit with an archive id if this user may see it."""
         if archive not in self.names:
@@ -327,10 +338,14 @@ class VisibleArchives:
         return search.place_of(hit, order)
 
     def _visible(self, hit: Hit) -> Hit:
-        """Return a hit; of one's own mail nothing that counts others or other mail."""
+        """Return a hit; of one's own mail nothing that tells of others or other mail.
+
+        Neither its SHA-256: that is of a message that may have a Bcc: field, and would
+        confirm a guess of it.
+        """
         if self._user.may_read_all(hit.archive):
             return hit
-        return hit._replace(recipient_count=0, number=0, offsets=())
+        return hit._replace(recipient_count=0, number=0, offsets=(), sha256="")
 
 
 def _with_notices(

@@ -246,6 +246,10 @@ def _parse_issuer(value: str, location: str) -> str:
     return value
 
 
+def _parse_password(value: str, location: str) -> str:
+    return _parse_text(value, location.partition(" = ")[0])
+
+
 def _parse_secret(value: str, location: str) -> str:
     if value and (len(value) < SECRET_SIZE or not value.isascii()):
         # Without the value: it is a secret.
@@ -281,7 +285,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_language": _parse_language,
     "web_ldap_address_attributes": _parse_words,
     "web_ldap_bind_dn": _parse_text,
-    "web_ldap_bind_password": _parse_text,
+    "web_ldap_bind_password": _parse_password,
     "web_ldap_ca_file": _parse_text,
     "web_ldap_group_attribute": _parse_text,
     "web_ldap_group_filter": _parse_filter,
@@ -293,7 +297,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_logins": _parse_logins,
     "web_oidc_ca_file": _parse_text,
     "web_oidc_client_id": _parse_text,
-    "web_oidc_client_secret": _parse_text,
+    "web_oidc_client_secret": _parse_password,
     "web_oidc_groups_claim": _parse_text,
     "web_oidc_issuer": _parse_issuer,
     "web_oidc_name_claim": _parse_text,

@@ -109,6 +109,7 @@ def test_a_killed_indexer_loses_nothing_and_adds_nothing_twice(few: Path) -> Non
 def catch_up_in_small_steps(store: Path) -> None:
     indexer.COMMIT_SECONDS = 0.0
     indexer.CHUNK_LINES = 2
+    indexer.ADDED_SIZE = 300  # characters: of two messages, or of one
     catch_up(store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,23 @@ def test_only_officers_decide(site: Site, name: str) -> None:
         )
     assert holds.read(site.store.settings) == []
     assert ("refused", "GET /holds") in events(site, name)
+
+
+def test_decisions_begin_at_hits_and_messages(site: Site) -> None:
+    otto, anna = site.log_in("otto"), site.log_in("anna")
+    page = otto.get("/search?q=contract").text
+    assert 'formaction="/new-hold"' in page
+    assert 'formaction="/new-hold"' not in anna.get("/search?q=contract").text
+    answer = web_site.post(otto, "/new-hold", query="contract", only="selected")
+    assert answer.status_code == 400 and "Select at least one" in answer.text
+    url = f"/message/{LEGAL}/{site.legal}"
+    links = re.findall(
+        r'href="(/(?:erasures|new-hold|replay|exports)[^"]+)"', otto.get(url).text
+    )
+    assert len(links) == 4
+    for each in links:
+        assert otto.get(each).status_code == 200, each
+    assert "/erasures/new" not in anna.get(url).text
 
 
 def test_hold_may_have_any_name(site: Site) -> None:

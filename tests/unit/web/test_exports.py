@@ -182,6 +182,7 @@ def test_ids_are_exported(site: Site) -> None:
     [
         ({}, "Type a query"),
         ({"query": "from:("}, "from:("),
+        ({"query": "x", "only": "selected"}, "Select at least one message"),
         ({"query": "x", "format": "../../etc"}, "no such format"),
         ({"query": "x", "archive": "board@example.com"}, "there is no archive board"),
         ({"ids": ["../../etc/passwd"] * 2}, "there is no"),

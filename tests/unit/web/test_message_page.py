@@ -287,6 +287,26 @@ def test_payloads_stay_text(tmp_path: Path) -> None:
         assert "X-Payload-0" in client.get(f"/message/{LEGAL}/{id_}").text
 
 
+@pytest.mark.parametrize(
+    "original",
+    [
+        b"Content-Type: text/plain; charset=\0x\r\n\r\n\xe4",
+        b"Content-Type: a/b; name*=x; name*0=y; name*1=z\r\n\r\nx",
+        b"Content-Type: a/b; name*0*=utf\0-8'en'%e2%82; name*1=x\r\n\r\nx",
+        b"Content-Type: multipart/mixed; boundary*=x\0'y'b\r\n\r\n--b\r\n\r\nx",
+        b"Content-Type: text/plain; charset*=x''%00\r\n\r\n\xe4",
+        b"Content-Type: multipart/mixed\r\n\r\nx",
+        b"\xff\xfe: \0\r\n\r\n\0",
+        b"no header at all",
+        b"",
+    ],
+)
+def test_no_damaged_message_is_an_error(page: Page, original: bytes) -> None:
+    id_ = page.site.store.add(original)
+    for path in ("", "/part/1", "/part/1/text", "/source", "/original.eml"):
+        assert page.get(path, id_=id_).status_code == 200, path
+
+
 LARGE = {
     "parts": (mail(*[b"\r\nx"] * 10_000), ["parts: more than 2000", "100 of 2000"]),
     "html": (

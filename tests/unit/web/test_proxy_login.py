@@ -99,3 +99,14 @@ def test_logging_out_does_not_log_in_again(site: WebSite) -> None:
     answer = client.post("/logout", data=data, headers=headers("anna"))
     page = client.get(answer.headers["Location"], headers=headers("anna"))
     assert page.status_code == 200 and "Log in" in page.text
+
+
+def test_no_password_counts_where_the_page_takes_none(site: WebSite) -> None:
+    client = site.app.test_client()
+    page = client.get("/login", headers=headers("nobody", "wrong")).text
+    assert 'name="csrf_token"' not in page
+    client.get("/login", headers=headers("anna"))
+    token = web_site.csrf_token(client.get("/account", headers=headers("anna")).text)
+    fields = {"name": "otto", "password": web_site.PASSWORD, "csrf_token": token}
+    answer = client.post("/login", data=fields)
+    assert answer.status_code == 401 and "takes no passwords" in answer.text

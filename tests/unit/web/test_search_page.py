@@ -314,6 +314,7 @@ def test_index_that_lags(own_site: WebSite, monkeypatch: pytest.MonkeyPatch) -> 
     assert page.status == 200
     assert count(page) == 1
     assert "its index is being built" in page.text
+    assert "not known which messages are held" in page.text
 
 
 def test_store_that_is_away(own_site: WebSite) -> None:

@@ -147,3 +147,11 @@ def test_codes_are_demanded(site: WebSite) -> None:
     assert "before you go on" in client.get("/account/totp").text
     set_up(client)
     assert client.get("/account").status_code == 200
+
+
+def test_a_change_of_the_user_ends_the_wait_for_a_code(site: WebSite) -> None:
+    set_up(site.log_in("anna"))
+    client = site.log_in("anna")
+    site.store.run("user", "change", "anna", "--role", "own")
+    assert client.get("/login/code").headers["Location"] == "/login"
+    assert "/login" in client.get("/account").headers["Location"]

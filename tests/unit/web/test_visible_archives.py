@@ -77,7 +77,14 @@ def test_no_condition_tells_of_blind_recipients(
 
 
 @pytest.mark.parametrize(
-    "query", ["outcome:failed", "login:carol", "client:192.0.2.7", "x OR has:problem"]
+    "query",
+    [
+        "sha256:00000000",
+        "outcome:failed",
+        "login:carol",
+        "client:192.0.2.7",
+        "x OR has:problem",
+    ],
 )
 def test_conditions_for_auditors(site: WebSite, query: str) -> None:
     add(site)
