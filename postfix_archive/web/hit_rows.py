@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from postfix_archive.errors import RecordDamaged, RecordNotFound, StoreFailed
 from postfix_archive.retention.hold_names import Names
-from postfix_archive.search import search, snippet
+from postfix_archive.search import query_syntax, snippet
 from postfix_archive.search.index_engine import Hit
 from postfix_archive.web import extractors
 from postfix_archive.web.language import gettext as _
@@ -59,7 +59,7 @@ def make(
     holds: dict[tuple[str, str], Names],
 ) -> Rows:
     """Return the rows of hits that archives.search() has returned for a query."""
-    words = snippet.pattern(search.parse(query))
+    words = snippet.pattern(query_syntax.parse(query))
     deadline = time.monotonic() + SECONDS
     rows = []
     without_text = 0
