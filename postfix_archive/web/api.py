@@ -99,7 +99,7 @@ def search() -> Response:
 @blueprint.get("/count")
 def count() -> Response:
     """Return the number of hits of a query."""
-    number = _archives().count(
+    number = _archives().recorded_count(
         request.args.get("q", ""), archives=request.args.getlist("archive")
     )
     return jsonify({"count": number})
@@ -125,7 +125,7 @@ def message(archive: str, archive_id: str) -> Response:
         result = {
             "id": found.archive_id,
             "archive": found.archive,
-            "size": found.size,
+            "size": found.size if found.is_whole else len(found.original),
             "header": [[each.name, each.value] for each in (*important, *others)],
             "text": reading.text(),
             "parts": [

@@ -57,7 +57,9 @@ class _Child:
 
     def _export(self) -> None:
         order = self._job.order
-        total = len(order.ids) or self._view.count(order.query, archives=order.archives)
+        total = len(order.ids) or self._view.recorded_count(
+            order.query, archives=order.archives
+        )
         self._job = dataclasses.replace(self._job, total=total)
         is_whole = self._view.is_whole(order.all_archives)
         options = run.Options(

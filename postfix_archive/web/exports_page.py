@@ -120,6 +120,8 @@ def make_order(
         raise ExportFailed(_("These are no archive ids."))
     view = site.archives(reason)
     selected = tuple(view.select(archives))
+    if not selected:
+        raise RecordNotFound(_("There is no archive that you may read."))
     view.check("export", "" if ids else query, selected)
     return Order("" if ids else query, ids, selected, kind, redacts, reason)
 
@@ -173,7 +175,8 @@ def _require_rights(job: Job) -> None:
     view = site.archives()
     view.select(archives)
     before = VisibleArchives(site.current().settings, job.user)
-    if before.is_whole(archives) and not view.is_whole(archives):
+    others = {*job.user.addresses} - {*site.user().addresses}
+    if not view.is_whole(archives) and (before.is_whole(archives) or others):
         view.record_refusal(f"export {job.job_id}")
         raise AccessRefused("you may not see all of the mail in this export any more")
 
@@ -182,6 +185,8 @@ def _require_rights(job: Job) -> None:
 @for_readers
 def change(job_id: str, action: str) -> BaseResponse:
     """Let an export go on, cancel or remove it."""
+    if action == "resume":
+        _require_rights(_job(job_id))
     getattr(export_jobs, action)(site.current(), site.user(), job_id)
     if action == "remove":
         flash(_("The export is removed."))

@@ -21,8 +21,8 @@ NOTHING = Any(())
 ALLOWED_FIELDS = frozenset(
     {
         *("", "after", "archive", "archived", "before", "body", "cc", "date", "file"),
-        *("from", "has", "id", "larger", "list", "msgid", "newer_than", "older_than"),
-        *("sent", "size", "smaller", "subject", "to", "type"),
+        *("from", "has", "id", "list", "msgid", "newer_than", "older_than"),
+        *("sent", "subject", "to", "type"),
     }
 )
 # What is asked instead of the envelope, which has also what came later: somebody sent

@@ -45,7 +45,7 @@ def _page(error: str = "") -> str:
 def add() -> Response | tuple[str, int]:
     """Add a user with a one-time password."""
     try:
-        user = _user_in_form(local_users.parse_name(request.form.get("name", "")))
+        user = _user_in_form(_other_name())
         password = local_users.one_time_password()
         with site.database_() as db:
             local_users.add(
@@ -131,7 +131,7 @@ def _name(text: str) -> str:
 
 def _other_name() -> str:
     """Return the name in the form, unless it is the admin's own."""
-    name = _name(request.form.get("name", ""))
+    name = local_users.parse_name(request.form.get("name", ""))
     if name == site.user().name:
         raise UserInvalid(
             _(

@@ -40,6 +40,7 @@ from postfix_archive.web.user import User
 from postfix_archive.web.visible_message import VisibleMessage
 
 NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
+SIZE_STEP = 1024  # bytes, to which sizes of one's own mail are rounded up
 COUNT_LIMIT = 10_000  # hits that are counted
 # Hits that groups() looks at. 2,000 take 12 ms at 10,000 messages.
 GROUP_LIMIT = 2000
@@ -96,6 +97,7 @@ class VisibleArchives:
         """
         for each in archives:
             if each not in self.names:
+                self.record_refusal(f"archive {each}")
                 raise RecordNotFound(f"there is no archive {each} that you may read")
         return list(archives) or self.names
 
@@ -144,6 +146,13 @@ class VisibleArchives:
         """Return the number of hits. It is not recorded: a page of hits is."""
         selected = self.select(archives)
         return sum(e.count() for e in self._searches(query, "newest", selected, now))
+
+    def recorded_count(self, query: str, *, archives: Sequence[str] = ()) -> int:
+        """Return the number of hits, where no page of them is shown beside it."""
+        selected = self.select(archives)
+        searches = self._searches(query, "newest", selected)
+        self.recorder("count", query).searched(selected)
+        return sum(each.count() for each in searches)
 
     def groups(self, query: str, *, archives: Sequence[str] = ()) -> Groups:
         """Count the newest hits by GROUP_FIELDS, and by archive.
@@ -229,8 +238,11 @@ class VisibleArchives:
         return recorder.before(_with_notices(found, searches, notice), selected)
 
     def is_whole(self, archives: Sequence[str]) -> bool:
-        """Tell whether this user may see all of the mail of these archives."""
-        return all(map(self._user.may_read_all, archives))
+        """Tell whether this user may see all of the mail of these archives.
+
+        False for none: where the store is away nobody knows which there will be.
+        """
+        return bool(archives) and all(map(self._user.may_read_all, archives))
 
     def recorder(self, action: str, query: str = "") -> AccessRecorder:
         """Return what records accesses of this user. Raises ReasonMissing."""
@@ -331,6 +343,7 @@ class VisibleArchives:
         archive, _, archive_id = text.rpartition("/")
         hit = self._hit(archive, archive_id) if archive_id else None
         if hit is None:
+            self.record_refusal(f"message {archive_id} of {archive}")
             raise RecordNotFound(
                 f"there is no message {archive_id} for you to read; search again from"
                 " the first page"
@@ -340,12 +353,20 @@ class VisibleArchives:
     def _visible(self, hit: Hit) -> Hit:
         """Return a hit; of one's own mail nothing that tells of others or other mail.
 
-        Neither its SHA-256: that is of a message that may have a Bcc: field, and would
-        confirm a guess of it.
+        SHA-256 and size are those of a message that may have a Bcc: field, and would
+        confirm a guess of it. The sender of the envelope may have a recipient in it
+        (VERP).
         """
         if self._user.may_read_all(hit.archive):
             return hit
-        return hit._replace(recipient_count=0, number=0, offsets=(), sha256="")
+        return hit._replace(
+            recipient_count=0,
+            number=0,
+            offsets=(),
+            sha256="",
+            size=-(-hit.size // SIZE_STEP) * SIZE_STEP,
+            sender=hit.sender if hit.sender in self._user.addresses else "",
+        )
 
 
 def _with_notices(

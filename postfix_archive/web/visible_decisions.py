@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import AccessRefused, ArchiveError, RecordNotFound
+from postfix_archive.errors import (
+    AccessRefused,
+    ArchiveError,
+    HoldRefused,
+    RecordNotFound,
+)
 from postfix_archive.retention import decision_requests, erasure, holds
 from postfix_archive.retention.erasure import Copies, Request
 from postfix_archive.retention.holds import Hold
@@ -78,7 +83,9 @@ class VisibleDecisions:
         return [
             self._visible(each)
             for each in holds.read(self._settings)
-            if self.is_of_all or not each.journals.isdisjoint(self.archives)
+            if self.is_of_all
+            or not each.journals.isdisjoint(self.archives)
+            or (each.is_open and each.query and not each.archives)
         ]
 
     def hold(self, name: str) -> Hold:
@@ -127,8 +134,14 @@ class VisibleDecisions:
     ) -> None:
         """Set a hold; archives are those it is about, none for all of the store."""
         if archives or not self.is_of_all:
-            self.require(archives)
             archives = archives or self.archives
+            self.require(archives)
+            if not archives:
+                raise AccessRefused("none of your archives is in the store")
+        visible = {each.name for each in self.holds() if each.is_open}
+        every = {each.name for each in holds.read(self._settings) if each.is_open}
+        if name in every - visible:
+            raise HoldRefused(f"the name {name} is taken; choose another")
         decision_requests.add_hold(
             self._settings,
             self._user.name,
@@ -143,6 +156,12 @@ class VisibleDecisions:
         """Release a hold."""
         hold = self.hold(name)
         self.require(sorted(hold.journals))
+        if hold.query and not hold.archives and not self.is_of_all:
+            self._view.record_refusal(f"release of the hold {name}")
+            raise AccessRefused(
+                f"the hold {name} is of all archives, also of those to come: an officer"
+                " of all archives releases it"
+            )
         decision_requests.release_hold(
             self._settings, self._user.name, name, reason=reason
         )
@@ -194,7 +213,9 @@ class VisibleDecisions:
         page = self._view.search(
             f"id:{request.archive_id}", archives=[request.archive], action="erase"
         )
-        return page.hits, erasure.copies(self._settings, request)
+        copies = erasure.copies(self._settings, request)
+        archives = [each for each in copies.archives if each in self._view.names]
+        return page.hits, replace(copies, archives=archives)
 
     def request_erasure(self, archive: str, archive_id: str, reason: str) -> None:
         """Request that a message is erased."""

@@ -42,7 +42,7 @@ class VisibleMessage:
         self.offsets = offsets
         self._user = user
         self._record = record
-        self.size = int(record.events[0]["size"])  # bytes, as received
+        self.size = int(record.events[0]["size"])  # bytes, as received: not to be shown
         self.archive = record.archive
         self.archive_id = record.archive_id
         self.is_whole = user.may_read_all(record.archive)

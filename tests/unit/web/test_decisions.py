@@ -23,6 +23,7 @@ BOARD = "board@example.com"
 CONTRACT = b"From: alice@example.org\r\nSubject: contract\r\n\r\nthe contract\r\n"
 ALL = "hold-add, hold-release, erase-request, erase-approve, erase-withdraw, replay"
 LENA = User("lena", "local", frozenset({Grant(Role.OFFICER, LEGAL)}))
+NEWS = User("nora", "local", frozenset({Grant(Role.OFFICER, "news@example.com")}))
 
 
 class Site(WebSite):
@@ -224,3 +225,27 @@ def test_replay_is_to_allowed_addresses_only(site: Site) -> None:
         url = f"/replay/{address}/{site.board}"
         answer = web_site.post(site.log_in(name), url, to="x@example.org", reason="x")
         assert answer.status_code == 403
+
+
+def test_hold_of_all_archives_is_released_by_an_officer_of_all(site: Site) -> None:
+    """It covers what comes to archives that are not in the store yet."""
+    otto, lena = site.log_in("otto"), site.log_in("lena")
+    with open_database(site.web.database_path) as db:
+        local_users.add(db, NEWS, web_site.PASSWORD)
+    fields = {"query": "contract", "name": "all", "reason": "court order"}
+    web_site.post(otto, "/holds", **fields)
+    assert "all" in lena.get("/holds").text
+    answer = web_site.post(lena, "/holds/all/release", reason="settled")
+    assert answer.status_code == 403
+    assert holds.find(site.store.settings, "all").is_open
+    # An officer of none of the archives in the store holds nothing of others.
+    answer = web_site.post(site.log_in("nora"), "/holds", **fields | {"name": "x"})
+    assert answer.status_code in (400, 403)
+    assert [each.name for each in holds.read(site.store.settings)] == ["all"]
+
+
+def test_name_of_a_hold_elsewhere_tells_nothing(site: Site) -> None:
+    fields = {"query": "contract", "name": "smith", "archive": BOARD, "reason": "a"}
+    web_site.post(site.log_in("otto"), "/holds", **fields)
+    answer = web_site.post(site.log_in("lena"), "/holds", **fields | {"archive": LEGAL})
+    assert "the name smith is taken" in answer.text and "otto" not in answer.text

@@ -80,6 +80,8 @@ def test_no_condition_tells_of_blind_recipients(
     "query",
     [
         "sha256:00000000",
+        "size:>1",
+        "larger:1M",
         "outcome:failed",
         "login:carol",
         "client:192.0.2.7",
@@ -121,4 +123,38 @@ def test_accesses_and_refusals_are_recorded(site: WebSite) -> None:
         ("search", "contract", [his]),
         ("show", his, [his]),
         ("refused", f"message {other} of {LEGAL}", []),
+    ]
+
+
+def test_own_hits_tell_nothing_of_the_whole_message(site: WebSite) -> None:
+    """Sender of a list with the recipient in it, exact size, SHA-256."""
+    site.store.add(MESSAGE, sender=b"list-bounces+carol=example.net@example.org")
+    site.index()
+    [hit] = VisibleArchives(site.store.settings, BOB).search("*").hits
+    assert (hit.sender, hit.sha256, hit.offsets) == ("", "", ())
+    assert hit.size == 1024 > len(MESSAGE)
+    [whole] = VisibleArchives(site.store.settings, AUDITOR).search("*").hits
+    assert (whole.size, whole.sender[:4]) == (len(MESSAGE), "list")
+
+
+def test_nobody_sees_all_of_no_archive(site: WebSite) -> None:
+    """A store that is away has no archives now, and others when it is back."""
+    for user in (BOB, AUDITOR):
+        assert not VisibleArchives(site.store.settings, user).is_whole([])
+
+
+def test_probing_and_counting_are_recorded(site: WebSite) -> None:
+    _, other = add(site)
+    view = VisibleArchives(site.store.settings, BOB)
+    with pytest.raises(RecordNotFound):
+        view.search("*", archives=["board@example.com"])
+    with pytest.raises(RecordNotFound):
+        view.search("*", after=f"{LEGAL}/{other}")
+    assert view.recorded_count("contract") == 1
+    lines = site.store.run("history", "--json").output.splitlines()
+    entries = [(e["action"], e["query"]) for e in map(json.loads, lines)]
+    assert entries == [
+        ("refused", "archive board@example.com"),
+        ("refused", f"message {other} of {LEGAL}"),
+        ("count", "contract"),
     ]
