@@ -86,7 +86,8 @@ class Replicator:
                 self._is_resuming = False
                 yield
         self._is_resuming = False
-        if object_removal.remove(self._bucket, self._archive, self._state):
+        directory = f"{self._store}/{self._archive}"
+        if object_removal.remove(self._bucket, directory, self._archive, self._state):
             self._save()
 
     def _end(self, journal_name: str) -> End:

@@ -8,11 +8,13 @@ called again:
 1. under the lock of the journal: no hold covers the record; its files are marked, so
    that capture looks into the journal and stores anew what comes with this id; the
    event is durable; the details of all its other lines are struck out, durably;
-2. the index forgets it, for which it reads the copy once more;
+2. the index forgets it, for which it reads the copy once more; while it cannot read
+   one that is in the object storage alone, the files stay, marked;
 3. under the lock again: copies and outcome reports are unlinked, durably.
 
-finish() completes what a killed process has left. Raises RecordNotFound, RecordHeld,
-RecordDamaged, StoreFailed, JournalFailed, and what holds.covering() raises.
+finish() completes what a killed process or such an index has left. Raises
+RecordNotFound, RecordHeld, RecordDamaged, StoreFailed, JournalFailed, and what
+holds.covering() raises.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from postfix_archive.errors import (
     RecordDamaged,
     RecordHeld,
     RecordNotFound,
+    StoreFailed,
 )
 from postfix_archive.message import dates
 from postfix_archive.retention import holds
@@ -227,9 +230,11 @@ class _Removal:
                 offset for each in lines.values() for offset in each.old_offsets
             ]
             strike_out.strike_out(self._path, struck_out)
-        self._tell_index()
+        failure = self._tell_index()
         with self._archive.open_journal():
             _add_lines(lines, self._path, end)
+            if failure:
+                self._require_whole(lines, failure)
             self._unlink(lines)
         return held
 
@@ -260,21 +265,41 @@ class _Removal:
         journal_file.extend(dates.format_rfc3339(time.time()), events)
         return held
 
-    def _tell_index(self) -> None:
+    def _tell_index(self) -> ArchiveError | None:
         """Let the index read the events, while it can read the copies.
 
-        An index that does not, builds the databases anew when it finds no copy.
+        An index that does not, builds the databases anew when it finds no copy. Returns
+        the error that it had.
         """
         try:
             if index_update.has_index(self._settings, self._name):
                 index_update.catch_up(self._settings, self._name, self._warn)
         except ArchiveError as error:
             self._warn(f"{self._name}: its index lags behind what was removed: {error}")
+            return error
+        return None
 
-    def _unlink(self, lines: LinesById) -> None:
+    def _require_whole(self, lines: LinesById, failure: ArchiveError) -> None:
+        """Raise StoreFailed if a copy to unlink is in the object storage alone.
+
+        There it goes as soon as nothing marked is here any more: to build the databases
+        anew all copies of a year would have to be read from there.
+        """
+        for path in self._recorded(lines):
+            if files.exists(path) and copy_file.is_moved(path):
+                raise StoreFailed(
+                    f"{path}: removed, but the index has not forgotten it yet, so this"
+                    f" file stays until the same command is run again: {failure}"
+                ) from failure
+
+    def _recorded(self, lines: LinesById) -> list[str]:
+        """Return the paths of the files to unlink of which the journal has a line."""
         names = {name for each in lines.values() for name in each.old_files}
         names -= {name for each in lines.values() for name in each.files}
-        recorded = {self._archive.path(each): None for each in sorted(names)}
+        return [self._archive.path(each) for each in sorted(names)]
+
+    def _unlink(self, lines: LinesById) -> None:
+        recorded = dict.fromkeys(self._recorded(lines))
         gone = [each for each in lines if lines[each].is_removed]
         unrecorded = [e for e in self._uncommitted(gone) if e not in recorded]
         # Those with a line last: by them finish() knows that something is left.

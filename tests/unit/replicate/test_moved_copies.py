@@ -9,10 +9,13 @@ import subprocess
 import sys
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from postfix_archive.cli import main
+from postfix_archive.errors import StoreFailed
 from postfix_archive.replicate import s3_client
 from postfix_archive.retention import removal
 from postfix_archive.store import copy_file, verifier
@@ -224,6 +227,45 @@ def test_a_removal_takes_it_from_store_index_and_bucket(
     assert not [e for e in replicated.keys() if archive_id in e]
     line = journal_lines.events(store.path / LEGAL)
     assert "copy" not in [each for each in line if each["event"] == "moved"][0]
+
+
+def unlock(replicated: Replicated) -> None:
+    for each in replicated.client.objects:
+        each.until = None
+
+
+def test_its_object_stays_until_the_index_has_forgotten_it(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the index would have to read all copies of its year."""
+    store = replicated.store
+    move(replicated)
+    store.add(b"Subject: small\r\n\r\nsmall\r\n")
+    store.run("index")
+    store.run("replicate", "--once")
+    archive_id = id_of(store)
+    path = path_of(store)
+    unlock(replicated)
+    tell_index = removal._Removal._tell_index
+
+    def tell_later(self: Any) -> Any:
+        store.run("replicate", "--once")
+        return tell_index(self)
+
+    monkeypatch.setattr(removal._Removal, "_tell_index", tell_later)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replicated.client, "get_object", _refused)
+        with pytest.raises(StoreFailed, match="the index has not forgotten it yet"):
+            removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
+    main._moved_copies.cache_clear()
+    assert path.exists()
+    assert f"{LEGAL}/{path.relative_to(store.path / LEGAL)}" in replicated.keys()
+    assert removal.finish(store.settings, LEGAL, 0.0, pytest.fail) == 1
+    assert not path.exists()
+    assert "the contract" not in store.run("search", "zebra").output
+    assert "small" in store.run("search", "small").output
+    store.run("replicate", "--once")
+    assert not [e for e in replicated.keys() if archive_id in e]
 
 
 def test_a_copy_that_the_bucket_does_not_have_stays(replicated: Replicated) -> None:
