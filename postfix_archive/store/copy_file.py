@@ -150,21 +150,28 @@ def copy_limit(original_size: int) -> int:
 def decompress(path: str, limit: int) -> Iterator[bytes]:
     """Yield the uncompressed copy, at most limit bytes of it.
 
-    Of a copy that was moved first what is here; then the rest, from the object storage.
-    Raises StoreFailed, and RecordDamaged, also for a file that is larger than limit: a
-    small file of zeros can decompress to gigabytes.
+    Of a copy that was moved first what is here, which is compared once the rest is read
+    from the object storage. Raises StoreFailed, and RecordDamaged, also for a file that
+    is larger than limit: a small file of zeros can decompress to gigabytes.
     """
     blocks = local_blocks(path)
     first = next(blocks, b"")
-    size = 0
+    sha256 = _moved_sha256(first)
+    head = bytearray()
     for chunk in _decompress(path, chain((first,), blocks), limit):
         yield chunk
-        size += len(chunk)
-    sha256 = _moved_sha256(first)
-    if sha256:
-        for chunk in _decompress(path, fetch_moved(path, sha256), limit):
-            yield chunk[size:]
-            size -= len(chunk[:size])
+        if sha256:
+            head += chunk
+    if not sha256:
+        return
+    for chunk in _decompress(path, fetch_moved(path, sha256), limit):
+        start = len(head[: len(chunk)])
+        if head[:start] != chunk[:start]:
+            break
+        del head[:start]
+        yield chunk[start:]
+    if head:
+        raise RecordDamaged(f"{path}: its beginning is not that of the whole copy")
 
 
 def _decompress(path: str, blocks: Iterable[bytes], limit: int) -> Iterator[bytes]:
