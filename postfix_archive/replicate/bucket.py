@@ -53,6 +53,11 @@ class Lock:
         """Shorter locks come first."""
         return self.until.timestamp() if self.until else 0.0
 
+    @property
+    def is_effective(self) -> bool:
+        """Return whether it keeps an object now."""
+        return self.is_held or _is_future(self.until)
+
 
 class Version(NamedTuple):
     """One version of an object. ``is_marker`` is true for a delete marker.
@@ -227,10 +232,14 @@ class Bucket:
             return None
 
     def has(self, key: str, sha256: str, lock: Lock) -> bool:
-        """Return whether an object is there; it is locked on return if so."""
+        """Return whether an object is there; it is locked on return if so.
+
+        A legal hold that is on it stays: relocking releases it.
+        """
         found = self.stored(key)
         if found is None or found.sha256 != sha256:
             return False
+        lock = Lock(lock.until, lock.is_held or found.lock.is_held)
         with self._translated(key):
             self._lock(key, found, lock)
         return True
@@ -285,7 +294,7 @@ class Bucket:
                 if s3_client.error_code(error) not in DENIED:
                     raise
                 lock = self._head(version.key, version.version_id).lock
-                if not lock.is_held and not _is_future(lock.until):
+                if not lock.is_effective:
                     raise  # not for the lock: by the credentials or the policy
                 return False
         return True

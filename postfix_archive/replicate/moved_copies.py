@@ -98,6 +98,8 @@ class Mover:
         path = self._archive.path(name)
         key = layout.file_key(self._archive.address, name)
         before = _identity(path)
+        if not lock.is_effective:
+            return  # nothing protects its object: the period is over
         if digest.sha256_of(copy_file.local_blocks(path)).hexdigest() != sha256:
             return  # verify reports it
         is_proved = self._bucket.has(key, sha256, lock) and (

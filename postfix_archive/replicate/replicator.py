@@ -215,6 +215,11 @@ class Replicator:
             is_done, reason = True, ""
         except (FileNotFoundError, ValueError) as error:
             is_done, reason = self._is_removed(line), str(error)
+            if not is_done and files.exists(path) and copy_file.is_moved(path):
+                raise ObjectStoreFailed(
+                    f"{path}: the whole copy is in another bucket alone; copy all"
+                    " versions of its objects to this one first"
+                ) from error
         except OSError as error:
             raise files.store_error(path, error) from error
         damaged = self._state.damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 import subprocess
@@ -266,6 +267,48 @@ def test_its_object_stays_until_the_index_has_forgotten_it(
     assert "small" in store.run("search", "small").output
     store.run("replicate", "--once")
     assert not [e for e in replicated.keys() if archive_id in e]
+
+
+def test_a_header_file_that_was_changed_is_not_shown_as_right(
+    replicated: Replicated,
+) -> None:
+    store = replicated.store
+    whole = move(replicated)
+    path = path_of(store)
+    sha256 = hashlib.sha256(whole).hexdigest()
+    content = gzip.decompress(whole)
+    for forged in (content.replace(b"bob@", b"eve@"), content + b"longer"):
+        path.chmod(0o600)
+        tail = gzip.compress(forged)[10:]  # after the header of gzip
+        path.write_bytes(copy_file.MOVED_START + sha256.encode() + b"\0" + tail)
+        output = store.run("show", "--raw", id_of(store), exit_code=1).output
+        assert "its beginning is not that of the whole copy" in output
+
+
+def test_what_no_lock_protects_stays(replicated: Replicated) -> None:
+    store = replicated.store
+    unlock(replicated)
+    replicated.configure(archive_retention=f"{LEGAL}=1d")
+    store.run("replicate", "--once")
+    assert not copy_file.is_moved(str(path_of(store)))
+
+
+def test_a_hold_of_the_bucket_itself_stays(replicated: Replicated) -> None:
+    object_of(replicated).hold = "ON"
+    move(replicated)
+    assert object_of(replicated).hold == "ON"
+
+
+def test_another_bucket_gets_no_journal_without_its_copies(
+    replicated: Replicated,
+) -> None:
+    store = replicated.store
+    move(replicated)
+    replicated.client.objects.clear()
+    (store.directory / "fallback" / "replicated").unlink()
+    output = store.run("replicate", "--once", exit_code=1).output
+    assert "the whole copy is in another bucket alone; copy all versions" in output
+    assert not [e for e in replicated.keys() if e.startswith(f"{LEGAL}/journal/")]
 
 
 def test_a_copy_that_the_bucket_does_not_have_stays(replicated: Replicated) -> None:
