@@ -21,6 +21,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.message import archive_copy, dates, envelope, smtp_data
 from postfix_archive.message.envelope import Envelope, Recipient, Request
 from postfix_archive.message.keyring import Key, Keyring
+from postfix_archive.replicate import moved_copies
 from postfix_archive.retention import notes
 from postfix_archive.retention.rules import Decision
 from postfix_archive.store import copy_file
@@ -116,6 +117,15 @@ class SampleStore:
             capture, chunks, dates.format_rfc3339(arrival)
         )
         return archive_id
+
+    def move(self, archive_id: str) -> None:
+        """Let a copy be in an object storage alone, which is not there."""
+        path = self.copy_path(archive_id)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = moved_copies.header_file(str(path), sha256)
+        path.chmod(0o600)
+        path.write_bytes(content)
+        path.chmod(0o400)
 
     def add_outcome(
         self, archive_id: str, outcome: Outcome, archive: str = LEGAL

@@ -2,8 +2,8 @@
 
 Used by ``postfix-archive export``. Holds one message at a time: memory does not grow
 with the export. Reads the store and changes nothing in it. A message that cannot be
-read is reported and left out, the others are exported. Raises ExportFailed, and the
-errors of record_reader.
+read is reported and left out, the others are exported. Raises ExportFailed, the errors
+of record_reader, and CopyUnreachable: the export goes on once it can be read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from itertools import chain, islice
 from typing import Any
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import ExportFailed, RecordDamaged, StoreFailed
+from postfix_archive.errors import (
+    CopyUnreachable,
+    ExportFailed,
+    RecordDamaged,
+    StoreFailed,
+)
 from postfix_archive.export import manifest
 from postfix_archive.export import redaction as redaction_module
 from postfix_archive.export import selection, stored_message, writers
@@ -145,6 +150,8 @@ class Export:
             return
         try:
             content = self._read(message)
+        except CopyUnreachable:
+            raise
         except (RecordDamaged, StoreFailed) as error:
             self._fail(message, error)
             return

@@ -37,6 +37,7 @@ from postfix_archive.system.spool import Spool
 
 # Copies that are moved before the service looks at the journals again.
 BATCH_SIZE = 50
+RETRY_SECONDS = 30.0  # after a failure; until then each copy would wait for the server
 END_OF_HEADER = b"\r\n\r\n"
 
 
@@ -178,21 +179,26 @@ class Reader:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._bucket: Bucket | None = None
+        self._retry_at = 0.0  # monotonic
+        self._failure = ""
 
     def fetch(self, path: str, sha256: str) -> Iterator[bytes]:
         """Yield the compressed bytes of a copy, checked before.
 
-        Raises CopyUnreachable, and StoreFailed if the bucket does not have them.
+        Raises CopyUnreachable, for RETRY_SECONDS after a failure at once, and StoreFailed
+        if the bucket does not have them.
         """
+        where = "the whole copy is in the object storage"
+        if time.monotonic() < self._retry_at:
+            raise CopyUnreachable(f"{path}: {where}: {self._failure}")
         try:
             content = self._spooled(path, sha256)
         except StoreFailed:
             raise
         except ArchiveError as error:
             self._bucket = None  # the credentials may have changed
-            raise CopyUnreachable(
-                f"{path}: the whole copy is in the object storage: {error}"
-            ) from error
+            self._failure, self._retry_at = str(error), time.monotonic() + RETRY_SECONDS
+            raise CopyUnreachable(f"{path}: {where}: {error}") from error
         try:
             yield from content.chunks()
         finally:

@@ -237,6 +237,22 @@ def test_a_damaged_copy_is_named_and_the_rest_exported(tmp_path: Path) -> None:
     assert [each["id"] for each in entries(out)] == [second]
 
 
+def test_a_copy_that_cannot_be_read_now_is_exported_later(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    ids = [store.add(b"Subject: %d\r\n\r\nx\r\n" % n) for n in (1, 2, 3)]
+    path = store.copy_path(ids[1])
+    whole = path.read_bytes()
+    store.move(ids[1])
+    out = tmp_path / "out"
+    result = store.run("export", out, "--format", "eml", exit_code=1)
+    assert "CopyUnreachable" in result.output
+    assert not run.is_complete(str(out))
+    path.chmod(0o600)
+    path.write_bytes(whole)
+    store.run("export", out, "--format", "eml", "--resume")
+    assert {each["id"] for each in entries(out)} == {*ids}
+
+
 def test_a_copy_of_another_message_is_not_exported(tmp_path: Path) -> None:
     store = SampleStore(tmp_path)
     first, second = (store.add(b"Subject: %d\r\n\r\nx\r\n" % n) for n in (1, 2))

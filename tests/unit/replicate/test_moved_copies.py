@@ -358,6 +358,10 @@ def test_a_bucket_that_cannot_be_read_is_one_line(replicated: Replicated) -> Non
         rebuilt = store.run("index", "--rebuild", exit_code=1).output
         assert "CopyUnreachable" in rebuilt
         assert "the contract" in store.run("list").output
+    # Another copy is not tried at once.
+    failed = store.run("show", "--original", id_of(store), exit_code=1).stderr
+    assert failed == output
+    main._moved_copies.cache_clear()
     store.run("index", "--rebuild")
     assert "the contract" in store.run("search", "zebra").output
     replicated.client.objects.clear()
