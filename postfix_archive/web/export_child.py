@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import ArchiveError, ExportFailed
+from postfix_archive.errors import ArchiveError, CopyUnreachable, ExportFailed
 from postfix_archive.export import run
 from postfix_archive.export.selection import Selection
 from postfix_archive.store.record import Record
@@ -25,6 +25,10 @@ from postfix_archive.web.visible_archives import VisibleArchives
 
 SAVE_INTERVAL = 1.0  # seconds
 SPACE_RESERVE = 256 << 20  # bytes that stay free for the database of the page
+UNREACHABLE = (
+    "a message is kept in the object storage, which this page cannot read: export newer"
+    " mail, or ask the postmaster to run postfix-archive export"
+)
 
 
 class _Cancelled(Exception):
@@ -45,6 +49,9 @@ class _Child:
             self._export()
         except _Cancelled:
             return
+        except CopyUnreachable:
+            self._problems.insert(0, UNREACHABLE)
+            self._save(FAILED)
         except ArchiveError as error:
             self._problems.insert(0, str(error))
             self._save(FAILED)

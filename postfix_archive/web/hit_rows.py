@@ -12,7 +12,12 @@ from re import Pattern
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from postfix_archive.errors import RecordDamaged, RecordNotFound, StoreFailed
+from postfix_archive.errors import (
+    CopyUnreachable,
+    RecordDamaged,
+    RecordNotFound,
+    StoreFailed,
+)
 from postfix_archive.retention.hold_names import Names
 from postfix_archive.search import query_syntax, snippet
 from postfix_archive.search.index_engine import Hit
@@ -98,6 +103,9 @@ def _read(archives: VisibleArchives, hit: Hit) -> tuple[str, str, str]:
         content = extractors.extract(original[:READ_LIMIT])
     except RecordNotFound:
         return hit.sender, "", _("removed a moment ago")
+    except CopyUnreachable:
+        text = _("kept in the object storage, which this page cannot read")
+        return hit.sender, "", text
     except (OSError, RecordDamaged, StoreFailed):
         return hit.sender, "", _("its copy is missing or damaged")
     author = content.from_[0] if content.from_ else hit.sender

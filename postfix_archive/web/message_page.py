@@ -13,6 +13,7 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from postfix_archive.errors import (
+    CopyUnreachable,
     RecordDamaged,
     SpoolFailed,
     StoreFailed,
@@ -124,6 +125,10 @@ def _page(archive: str, archive_id: str, number: int, *, is_print: bool) -> str:
             values |= _content(message, shown)
             if shown is not top:
                 values["inside"] = top.part(number).inside
+    except CopyUnreachable:
+        values["damage"] = _(
+            "The message is kept in the object storage, which this page cannot read."
+        )
     except (RecordDamaged, SpoolFailed, StoreFailed) as error:
         values["damage"] = (
             safe_text(str(error))

@@ -312,6 +312,15 @@ def test_limits(site: Site) -> None:
     assert "you have 20 exports" in answer.text
 
 
+def test_mail_in_the_object_storage_alone(tmp_path: Path) -> None:
+    own = Site(tmp_path)
+    own.store.move(own.his)
+    client = own.log_in("anna")
+    page = client.get(export(client, query="contract")).text
+    assert "object storage, which this page cannot read: export newer mail" in page
+    assert 'data-state="failed"' in page
+
+
 def test_only_some_run_at_once(site: Site) -> None:
     locks = []
     for _ in range(export_jobs.RUNNING_LIMIT):

@@ -328,6 +328,13 @@ def test_limits(page: Page, name: str) -> None:
     assert len(answer.data) < 1_000_000
 
 
+def test_copy_in_the_object_storage_alone(damaged_page: Page) -> None:
+    page = damaged_page
+    page.site.store.move(page.id)
+    for user in ("anna", "bob"):
+        assert "kept in the object storage, which" in page.get(user=user).text
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\x1f\x8b\x08 no gzip"])
 def test_damaged_copy(damaged_page: Page, content: bytes | None) -> None:
     page = damaged_page

@@ -344,6 +344,11 @@ def test_copy_that_is_away(own_site: WebSite) -> None:
     page = get(own_site, "/search?q=contract")
     assert count(page) == 2
     assert "its copy is missing or damaged" in page.text
+    archive_id = own_site.store.add(message(2))
+    own_site.index()
+    own_site.store.move(archive_id)
+    page = get(own_site, "/search?q=contract")
+    assert "kept in the object storage, which this page cannot read" in page.text
     assert "of day 0" in page.text
 
 
