@@ -125,7 +125,7 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     """Return the record whose archive id starts with id_prefix.
 
     Searches one archive, or all for None; passes over damaged lines of others. Raises
-    RecordNotFound for no or several matches.
+    RecordNotFound for no or several matches, and RecordDamaged if it is not whole.
     """
     matches: dict[tuple[str, str], list[Event]] = {}
     for name in [archive] if archive else archives(directory):
@@ -139,8 +139,8 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
                 matches.setdefault(key, []).append(event)
             if len(matches) > MATCH_LIMIT:
                 raise ambiguous(id_prefix, matches)
-        if damage.count and not matches:
-            raise JournalFailed(damage.text())
+        if damage.count:
+            raise (RecordDamaged if matches else JournalFailed)(damage.text())
     if not matches:
         raise not_found(id_prefix, directory)
     if len(matches) > 1:

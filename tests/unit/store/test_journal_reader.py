@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.errors import RecordNotFound
+from postfix_archive.errors import RecordDamaged, RecordNotFound
 from postfix_archive.message import dates, envelope
 from postfix_archive.store import journal, journal_reader, record_reader, verifier
 from postfix_archive.store.journal_event import Event
@@ -73,6 +73,17 @@ def test_a_record_has_the_later_events_from_anywhere_in_the_journal(
     assert (second.archive_id, len(second.events)) == (archive_id(2), 1)
     record = record_reader.find_record(str(tmp_path), archive_id(1), None)
     assert record.events == first.events
+
+
+def test_a_record_with_a_damaged_line_is_not_taken_for_a_whole_one(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, [capture(1), capture(2), capture(1, journal.SUPPLEMENT)])
+    path = journal_lines.segment(tmp_path / LEGAL)
+    path.write_bytes(path.read_bytes()[:-10] + b"x" * 9 + b"\n")
+    with pytest.raises(RecordDamaged, match="line 3: "):
+        record_reader.find_record(str(tmp_path), archive_id(1), None)
+    assert record_reader.find_record(str(tmp_path), archive_id(2), None)
 
 
 def test_records_of_a_time_are_those_first_archived_then(tmp_path: Path) -> None:
