@@ -76,7 +76,7 @@ def share(directory: str, group: str) -> int:
             owner = pwd.getpwuid(os.fstat(descriptor).st_uid)
             gid = group_id(group) if group else owner.pw_gid
             sharing = Sharing(owner.pw_uid, gid, is_shared=bool(group))
-            sharing.change_directory(descriptor)
+            sharing.change_top(descriptor)
             return sharing.count
         finally:
             os.close(descriptor)
@@ -93,15 +93,26 @@ class Sharing:
         self._uid = uid
         self._gid = gid
         self._is_shared = is_shared
+        self._mode = SHARED_DIRECTORY if is_shared else PRIVATE_DIRECTORY
         self.count = 0
 
-    def change_directory(self, directory: int, name: str = "") -> None:
-        """Change a directory, given by descriptor and name, and what is in it.
+    def change_top(self, directory: int) -> None:
+        """Change the directory that all is in, and what is in it.
 
-        Itself first: what is made in it later inherits from it.
+        Until all is changed it has the sticky bit, which means nothing to its owner:
+        if this is stopped, is_shared() returns False.
         """
-        mode = SHARED_DIRECTORY if self._is_shared else PRIVATE_DIRECTORY
-        self._change(directory, mode)
+        status = os.fstat(directory)
+        if (stat.S_IMODE(status.st_mode), status.st_gid) != (self._mode, self._gid):
+            self._change(directory, self._mode | stat.S_ISVTX)
+        self._change_entries(directory, "")
+        os.fchmod(directory, self._mode)
+
+    def _change_entries(self, directory: int, name: str) -> None:
+        """Change what is in a directory, given by descriptor and name.
+
+        A directory before what is in it: what is made in it later inherits from it.
+        """
         for entry in os.listdir(directory):
             try:
                 descriptor = os.open(entry, OPEN_FLAGS, dir_fd=directory)
@@ -110,7 +121,8 @@ class Sharing:
             try:
                 status = os.fstat(descriptor)
                 if stat.S_ISDIR(status.st_mode):
-                    self.change_directory(descriptor, entry)
+                    self._change(descriptor, self._mode)
+                    self._change_entries(descriptor, entry)
                 elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
                     mode = stat.S_IMODE(status.st_mode) & ~OTHERS
                     if self._is_shared and not _is_private(name, entry, mode):

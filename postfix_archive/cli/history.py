@@ -140,7 +140,8 @@ def readers(directory: str) -> None:
     store = settings.archive_store_directory
     for address in record_reader.archives(store):
         journal_reader.require_format(journal_reader.path_of(store, address))
-    for path in (store, settings.archive_index_directory):
+    # The store at the end: the doctor looks at its mode.
+    for path in (settings.archive_index_directory, store):
         if os.path.isdir(path):
             count = reader_group.share(path, group)
             click.echo(f"{path}: {who} can read it; changed: {count}")

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from postfix_archive.access import reader_group
 from postfix_archive.config import template
 from postfix_archive.errors import InstallFailed
 from postfix_archive.install import config_files, host_setup
@@ -48,7 +49,7 @@ def missing(postfix_instance: Instance) -> Iterator[tuple[str, str]]:
 def apply(postfix_instance: Instance, command: str) -> None:
     """Create users and settings of the page; command is postfix-archive's path.
 
-    A store that had no reader group is given to the new one.
+    A store that the reader group cannot read, or not all of it, is given to it.
     """
     settings = postfix_instance.current_settings()
     user = settings.archive_web_user or WEB_USER
@@ -67,7 +68,8 @@ def apply(postfix_instance: Instance, command: str) -> None:
         content = template.update(text, values).encode()
         config_files.replace_content(postfix_instance.archive_cf, content)
         postfix_instance.read_settings()
-    if not settings.archive_reader_group:
+    store = settings.archive_store_directory
+    if os.path.isdir(store) and not reader_group.is_shared(store, group):
         _run(command, "-c", postfix_instance.directory, "readers")
 
 

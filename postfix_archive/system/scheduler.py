@@ -307,7 +307,8 @@ ExecStart=/bin/sh -c {command}
     cron_command="{archive} purge 2>&1 | {postlog}",
 )
 # The user may write its own directory and connect to the access service: no more. No
-# PrivateNetwork, for the proxy, LDAP and OpenID Connect.
+# PrivateNetwork, for the proxy, LDAP and OpenID Connect. Processes that read hostile
+# content take a namespace without a network (extraction_child).
 WEB_PAGE = ScheduledJob(
     name_prefix="postfix-archive-web-",
     units={"service": """\
@@ -321,9 +322,11 @@ Restart=on-failure
 RestartSec=10s
 User={user}
 UMask=0077
-StateDirectory={user}
+MemoryMax=2G
+OOMPolicy=continue
+StateDirectory=postfix-archive-web
 StateDirectoryMode=0700
-ReadWritePaths=-/run/{user}
+ReadWritePaths=-/run/postfix-archive-web
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
@@ -339,7 +342,7 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectProc=invisible
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-RestrictNamespaces=yes
+RestrictNamespaces=user net
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes

@@ -1,7 +1,8 @@
-"""Runs message_html in a process of its own, with limits on CPU time and memory.
+"""Runs message_html and message_images in a process of its own, with limits.
 
-Some HTML of 100 KB keeps every parser busy for minutes, or ends its process. Used by
-message_page. Raises HtmlRefused if the process does not cope.
+Some HTML of 100 KB keeps every parser busy for minutes, or ends its process; so do some
+images. Used by message_files. Raises HtmlRefused or ImageRefused if the process does
+not cope.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from postfix_archive.search import extraction_child, extraction_process
-from postfix_archive.web import message_html
+from postfix_archive.web import message_html, message_images
 from postfix_archive.web.message_html import SafeHtml
+from postfix_archive.web.message_images import ImageRefused
 
 CPU_LIMIT = 2  # seconds
 TIME_LIMIT = 20.0  # seconds, on a busy host
 MEMORY_LIMIT = 512 << 20  # bytes
+REPLY_LIMIT = 40 << 20  # bytes
 PROCESS_LIMIT = 2  # at once
 PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:];"
@@ -41,22 +44,56 @@ def clean(source: str, images: Mapping[str, bytes], leads_to: str) -> SafeHtml:
         "images": {key: base64.b64encode(e).decode() for key, e in images.items()},
         "leads_to": leads_to,
     }
-    arguments = [str(CPU_LIMIT), *filter(None, sys.path)]
     try:
-        with _processes:
-            done = subprocess.run(
-                [sys.executable, "-I", "-B", "-c", PROGRAM, *arguments],
-                input=json.dumps(request).encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={},
-                timeout=TIME_LIMIT,
-                **extraction_process.child_rights(),
-            )
-        return _parse(done.stdout)
-    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return _parse(_ask(request))
+    except (OSError, ValueError) as error:
         raise HtmlRefused from error
+
+
+def encode_image(content: bytes) -> bytes:
+    """Return an image made anew; see message_images.encode()."""
+    if len(content) > message_images.CONTENT_LIMIT:
+        raise ImageRefused(f"more than {message_images.CONTENT_LIMIT >> 20} MB")
+    try:
+        fields: Any = json.loads(_ask({"image": base64.b64encode(content).decode()}))
+        image, reason = map(str, fields)
+        encoded = base64.b64decode(image)
+    except (OSError, ValueError, TypeError) as error:
+        raise ImageRefused("it takes too long or too much memory") from error
+    if reason:
+        raise ImageRefused(reason)
+    return encoded
+
+
+def _ask(request: Mapping[str, Any]) -> bytes:
+    """Return the reply of a process to a request. Raises OSError and ValueError."""
+    arguments = [str(CPU_LIMIT), *filter(None, sys.path)]
+    with (
+        _processes,
+        subprocess.Popen(
+            [sys.executable, "-I", "-B", "-c", PROGRAM, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            **extraction_process.child_rights(),
+        ) as process,
+    ):
+        assert process.stdin and process.stdout
+        timer = threading.Timer(TIME_LIMIT, process.kill)
+        timer.start()
+        try:
+            # It reads all before it writes.
+            process.stdin.write(json.dumps(request).encode())
+            process.stdin.close()
+            reply: bytes = process.stdout.read(REPLY_LIMIT + 1)
+        finally:
+            timer.cancel()
+            process.kill()
+    if len(reply) > REPLY_LIMIT:
+        raise ValueError("a reply that is too long")
+    return reply
 
 
 def _parse(reply: bytes) -> SafeHtml:
@@ -74,6 +111,22 @@ def main(cpu: int) -> None:
     extraction_child.give_up_rights(MEMORY_LIMIT)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
     request = json.load(sys.stdin.buffer)
-    images = {key: base64.b64decode(each) for key, each in request["images"].items()}
-    result = message_html.clean(request["source"], images.get, request["leads_to"])
+    result: object
+    if "image" in request:
+        result = _image(base64.b64decode(request["image"]))
+    else:
+        result = _html(request)
     sys.stdout.buffer.write(json.dumps(result).encode("utf-8", "replace"))
+
+
+def _image(content: bytes) -> tuple[str, str]:
+    """Return an image made anew, in base64, and why it is refused."""
+    try:
+        return base64.b64encode(message_images.encode(content)).decode(), ""
+    except ImageRefused as error:
+        return "", str(error)
+
+
+def _html(request: Mapping[str, Any]) -> SafeHtml:
+    images = {key: base64.b64decode(each) for key, each in request["images"].items()}
+    return message_html.clean(request["source"], images.get, request["leads_to"])

@@ -21,6 +21,7 @@ from postfix_archive.web import kept_form, logins, proxy_login, sessions, site
 
 blueprint = Blueprint("login", __name__)
 LOGGED_OUT = "logged_out"  # in the URL
+URL_LIMIT = 2000  # characters of a URL that is shown after the login
 WRONG_LOGIN, TOO_MANY = 401, 429  # HTTP status
 
 
@@ -62,7 +63,9 @@ def _login_by_proxy(target: str) -> Response | None:
     if not name or LOGGED_OUT in request.args:
         return None
     try:
-        return logins.finish(proxy_login.user_of(web, name), target)
+        answer = logins.finish(proxy_login.user_of(web, name), target)
+        session[proxy_login.NAME] = name
+        return answer
     except LoginFailed as error:
         return refused(_login_page(target, str(error)), error)
 
@@ -140,4 +143,4 @@ def local_target(url: str) -> str:
         return ""
     is_local = not parts.scheme and not parts.netloc and url.startswith("/")
     is_plain = url.isprintable() and "\\" not in url and not url.startswith("//")
-    return url if is_local and is_plain else ""
+    return url if is_local and is_plain and len(url) <= URL_LIMIT else ""

@@ -30,6 +30,8 @@ from postfix_archive.web.user import Grant, User
 
 STEP = "step"  # key of the session: what must be done before anything else
 PENDING_TIME = 300.0  # seconds to type a code
+# By these the page's own users log in; no other may take the name of one then.
+LOCAL_LOGINS = frozenset({local_users.SOURCE, proxy_login.SOURCE})
 # What can be done before STEP is.
 FREE_ENDPOINTS = frozenset(
     {
@@ -123,10 +125,16 @@ def check_code(user: User, code: str) -> None:
 
 def finish(user: User, target: str) -> Response:
     """Begin the session of a user who is who they say; return where they go."""
+    has_local = not LOCAL_LOGINS.isdisjoint(site.current().web.web_logins)
     with site.database_() as db:
         local = local_users.find_or_none(db, user.name)
         if local and local.is_disabled:
             user = User(user.name, user.source, frozenset())
+        elif local and user.source not in LOCAL_LOGINS and has_local:
+            login_log.refused(user.name, login_log.EVERYWHERE, "local-name")
+            raise LoginFailed(
+                _("this name is that of a user of the page itself: ask the postmaster")
+            )
         if user.grants:
             name = g.get("login_name", user.name)  # as it was typed
             login_limits.succeeded(db, name, client())
@@ -162,7 +170,8 @@ def _require_step() -> Response | None:
     The session of who has logged in at the proxy ends when the proxy names another.
     """
     if g.user and g.user.source == proxy_login.SOURCE:
-        if proxy_login.name_in_request(site.current().web) != g.user.name:
+        name = proxy_login.name_in_request(site.current().web)
+        if name != session.get(proxy_login.NAME):
             sessions.log_out()
             g.user = None
     step = session.get(STEP) if g.user else None

@@ -67,7 +67,7 @@ def image(archive: str, archive_id: str, number: int) -> Response:
     with message_reading.reading(message) as top:
         content = top.part(number).content()
     try:
-        picture = message_images.encode(content)
+        picture = html_process.encode_image(content)
     except ImageRefused as error:
         raise RecordNotFound(
             _("this image is not shown:") + f" {error}; " + _("download it instead")

@@ -41,17 +41,23 @@ SHARED_ATTRIBUTES = frozenset(
 )
 # Remote addresses in these are counted; their values never stay.
 LOADING = frozenset({"background", "poster", "srcset", "data", "lowsrc", "dynsrc"})
+# Nothing that hides where a link leads.
 STYLES = frozenset(
     "background-color border border-bottom border-collapse border-color border-left"
     " border-radius border-right border-spacing border-style border-top border-width"
-    " color direction display font font-family font-size font-style font-weight height"
-    " letter-spacing line-height list-style-type margin margin-bottom margin-left"
+    " color direction font font-family font-size font-style font-weight height"
+    " line-height list-style-type margin margin-bottom margin-left"
     " margin-right margin-top max-width min-width padding padding-bottom padding-left"
-    " padding-right padding-top text-align text-decoration text-indent text-transform"
+    " padding-right padding-top text-align text-decoration text-transform"
     " vertical-align white-space width word-break".split()
 )
 LINK_SCHEMES = ("http", "https", "mailto", "tel")
-UNSAFE_STYLE = re.compile(r"[\\@<]|url|image|expression|javascript|binding|/\*", re.I)
+# Negative lengths and functions other than colours move text over or off the page.
+UNSAFE_STYLE = re.compile(
+    r"[\\@<]|url|image|expression|javascript|binding|/\*|(?<!\w)-\s*[\d.]"
+    r"|(?<!\brgb)(?<!\brgba)(?<!\bhsl)(?<!\bhsla)\(",
+    re.I,
+)
 REMOTE = re.compile(r"\s*(?:https?:)?[/\\]{2}([^/\\?#\s\"'<>,)]{1,255})", re.I)
 # In style sheets and <link>, which are not read otherwise.
 STYLE_REMOTE = re.compile(
@@ -63,9 +69,11 @@ STYLE_REMOTE = re.compile(
 REORDERING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
 IMAGE_COUNT_LIMIT = 50
 IMAGE_BYTES_LIMIT = 10 << 20  # of all pictures in a page, as they came
+SHOWN_LIMIT = 2 * IMAGE_BYTES_LIMIT  # characters of them in the page, at each use
 DATA_IMAGE = re.compile(r"data:image/[a-z.+-]{1,40};base64,", re.I)
 # A tag as nh3 writes it: a ``"`` in a value is an entity.
 ANCHOR = re.compile(r'<(/?)a((?: [a-z-]+="[^"]*")*)>')
+WEB_SCHEME = re.compile(r"\s*(https?):[/\\\s]*", re.I)
 HREF = re.compile(r' href="([^"]*)"')
 TAG = re.compile(r'<(?:[^<>"]|"[^"]*")*>')
 HOST = re.compile(r"(?:[\w-]+\.)+[^\W\d_][\w-]+")
@@ -130,6 +138,7 @@ class _Cleaning:
         self._image_of = image_of
         self._images: dict[str, str | None] = {}
         self._remaining = IMAGE_BYTES_LIMIT
+        self._shown = 0
 
     def count_styles(self, source: str) -> None:
         """Count what style sheets would load, style attributes included."""
@@ -145,7 +154,7 @@ class _Cleaning:
                 self._count(each)
             return None
         if name == "href":
-            return value if _scheme(value) in LINK_SCHEMES else None
+            return with_slashes(value) if _scheme(value) in LINK_SCHEMES else None
         if name == "style" and UNSAFE_STYLE.search(value):
             safe = (e for e in value.split(";") if not UNSAFE_STYLE.search(e))
             return ";".join(safe) or None
@@ -163,7 +172,12 @@ class _Cleaning:
         if value not in self._images:
             is_full = len(self._images) >= IMAGE_COUNT_LIMIT
             self._images[value] = None if is_full else self._embedded(value)
-        return self._images[value]
+        found = self._images[value]
+        self._shown += len(found or "")
+        if self._shown > SHOWN_LIMIT:
+            self.refused += bool(found)
+            return None
+        return found
 
     def _embedded(self, value: str) -> str | None:
         content = self._content(value.strip())
@@ -202,7 +216,10 @@ def _with_targets(html: str, leads_to: str) -> str:
     pieces: list[str] = []
     open_links: list[tuple[str, int]] = []  # target, and where its text begins
     position = 0
-    for match in ANCHOR.finditer(html):
+    for tag in TAG.finditer(html):
+        match = ANCHOR.fullmatch(html, *tag.span())
+        if not match:
+            continue
         pieces.append(html[position : match.end()])
         position = match.end()
         if not match[1]:
@@ -231,12 +248,22 @@ def _target(url: str, text: str, leads_to: str) -> str:
     return f' <span class="target">[<bdi>{shown}</bdi>]</span>'
 
 
+def with_slashes(url: str) -> str:
+    """Return a link with two slashes before its host, as browsers read it.
+
+    They take ``http:host``, ``http:/host`` and ``http:///host`` (WHATWG URL 4.4).
+    """
+    match = WEB_SCHEME.match(url)
+    return f"{match[1]}://{url[match.end() :]}" if match else url
+
+
 def target_of(url: str) -> str:
     """Return the host of a link, or the address or number; "" if there is none."""
     scheme = _scheme(url)
     if scheme in ("mailto", "tel"):
         return unquote(url.partition(":")[2].partition("?")[0])[:255].lower()
     try:
-        return (urlsplit(url.strip().replace("\\", "/")).hostname or "")[:255]
+        parts = urlsplit(with_slashes(url).strip().replace("\\", "/"))
+        return (parts.hostname or "")[:255]
     except ValueError:
         return url[:255]

@@ -18,6 +18,7 @@ from postfix_archive.web.user import User
 from postfix_archive.web.web_settings import WebSettings
 
 SOURCE = "proxy"
+NAME = "proxy_name"  # key of the session: as the proxy sends it, not the directory
 SECRET_HEADER = "X-Archive-Proxy-Secret"
 
 

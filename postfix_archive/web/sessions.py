@@ -10,6 +10,7 @@ form that was sent too late is kept for its user (kept_form).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -21,6 +22,7 @@ from flask import Flask, Request, Response, g, request, session
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import CallbackDict
 
+from postfix_archive.errors import WebDatabaseFailed
 from postfix_archive.web import database, site
 from postfix_archive.web.user import Grant, User
 from postfix_archive.web.web_settings import WebSettings
@@ -79,11 +81,8 @@ class DatabaseSessions(SessionInterface):
                 session = ServerSession({}, "")
                 session.former = json.loads(row["data"])
                 return session
-            if row["used"] < now - USED_PRECISION:
-                db.execute(
-                    "UPDATE session SET used = ? WHERE token_sha256 = ?",
-                    (now, digest(token)),
-                )
+        if row["used"] < now - USED_PRECISION:
+            _set_used(web, token, now)
         return ServerSession(json.loads(row["data"]), token)
 
     def save_session(
@@ -148,6 +147,17 @@ class DatabaseSessions(SessionInterface):
 def digest(token: str) -> str:
     """Return what the database keeps of a secret that is random."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _set_used(web: WebSettings, token: str, now: float) -> None:
+    """Write when a session was last used; a full disk stops no reading."""
+    with (
+        contextlib.suppress(WebDatabaseFailed),
+        database.open_database(web.database_path) as db,
+    ):
+        db.execute(
+            "UPDATE session SET used = ? WHERE token_sha256 = ?", (now, digest(token))
+        )
 
 
 def _is_open(row: sqlite3.Row, web: WebSettings, now: float) -> bool:

@@ -144,6 +144,28 @@ def log_in(client: FlaskClient, name: str, password: str) -> int:
     return client.post("/login", data=fields).status_code
 
 
+def test_another_name_of_a_person(server: LdapServer, tmp_path: Path) -> None:
+    """Names that the filter finds, and that are not the one that is kept."""
+    site = WebSite(tmp_path)
+    secret = "0123456789abcdef0123456789abcdef"
+    changes = {
+        "web_logins": "local ldap proxy",
+        "web_ldap_user_filter": "(mail=%s)",
+        "web_proxy_secret": secret,
+    }
+    with (site.store.directory / "archive-web.cf").open("a") as file:
+        file.write(text_of(server, **changes))
+    # By a password, Anna would take the name of a user of the page itself.
+    assert log_in(site.app.test_client(), "anna@example.net", PASSWORD) == 401
+    client = site.app.test_client()
+    headers = {"X-Remote-User": "Carol@example.net", "X-Archive-Proxy-Secret": secret}
+    assert client.get("/login", headers=headers).status_code == 302
+    page = client.get("/account", headers=headers)
+    assert page.status_code == 200 and "carol@example.net" in page.text
+    headers["X-Remote-User"] = "carol"
+    assert client.get("/account", headers=headers).status_code == 302
+
+
 def test_page(tmp_path: Path) -> None:
     site = WebSite(tmp_path / "site")
     with LdapServer(tmp_path / "ldap") as server:

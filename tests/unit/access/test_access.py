@@ -33,6 +33,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessNotRecorded, JournalFailed, ReasonMissing
 from postfix_archive.search.look_up import Place
 from postfix_archive.store import verifier
+from postfix_archive.system import files
 
 ARCHIVE = "legal@example.com"
 IDS = [f"20261130-{number:040x}" for number in range(1201)]
@@ -229,6 +230,27 @@ def test_history_names_the_candidates_of_an_ambiguous_id(
     error = history("20260101-aa").output
     assert "matches 2 records" in error and ids[0] in error and ids[1] in error
     assert len(history("20260101-aa01").output.splitlines()) == 2  # in both archives
+
+
+def test_sharing_that_was_stopped_is_not_done(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made meanwhile can be read by the group."""
+    store, group = settings.archive_store_directory, grp.getgrgid(os.getgid()).gr_name
+    os.chmod(store, 0o700)
+
+    def stop(*_: object) -> None:
+        files.make_directory(f"{store}/new")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reader_group.Sharing, "_change_entries", stop)
+        reader_group.share(store, group)
+    assert not reader_group.is_shared(store, group)
+    assert reader_group.is_shared(f"{store}/new", group)
+    assert reader_group.share(store, group) == 1
+    assert reader_group.is_shared(store, group)
+    assert reader_group.is_shared(f"{store}/{ARCHIVE}", group)
 
 
 def test_readers_leaves_a_store_of_format_1_alone(

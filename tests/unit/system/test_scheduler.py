@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.errors import LogUnreadable
+from postfix_archive.install import web_part
 from postfix_archive.maillog import location
 from postfix_archive.postfix import postfix_command
 from postfix_archive.postfix.configuration import Configuration
@@ -206,6 +207,19 @@ def test_systemd_starts_the_timer_of_a_service(
     disable = "disable --now postfix-archive-postfix.timer"
     assert systemctl == [disable, "daemon-reload"]
     assert list(unit.parent.iterdir()) == []
+
+
+def test_web_page_may_write_its_directory_whatever_its_user(
+    tmp_path: Path, systemctl: list[str]
+) -> None:
+    scheduler.WEB_PAGE.install("postfix", "/etc/postfix", "/x", "other")
+    unit = tmp_path / "units" / "postfix-archive-web-postfix.service"
+    lines = unit.read_text().splitlines()
+    name = Path(web_part.WEB_DIRECTORY).name
+    assert {f"StateDirectory={name}", f"ReadWritePaths=-/run/{name}"} < {*lines}
+    assert "User=other" in lines
+    # What extraction_child gives up needs both (systemd.exec(5)).
+    assert "RestrictNamespaces=user net" in lines
 
 
 def test_followers_of_all_instances_restart_under_systemd(systemctl: list[str]) -> None:

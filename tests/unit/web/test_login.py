@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
+
+from postfix_archive.web import database
 
 import web_site
 from web_site import WebSite
@@ -36,6 +40,20 @@ def test_wrong_login(site: WebSite, name: str, password: str) -> None:
     answer = client.post("/login", data=fields)
     assert answer.status_code == 401
     assert "the name or the password is wrong" in answer.text
+
+
+def test_session_is_read_while_nothing_can_be_written(
+    site: WebSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = site.log_in("anna")
+    client.get("/account")
+    monkeypatch.setattr(database, "BUSY_TIME", 0.01)
+    path = site.web.database_path
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        with other:
+            other.execute("UPDATE session SET used = used - 100")
+        other.execute("BEGIN IMMEDIATE")
+        assert client.get("/account").status_code == 200
 
 
 def test_forged_form(site: WebSite) -> None:

@@ -48,6 +48,7 @@ def post_login(
         "//[",
         " //evil.example",
         "/x\0",
+        "/" + "x" * 2000,
     ],
 )
 def test_next_leads_nowhere_else(url: str) -> None:

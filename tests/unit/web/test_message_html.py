@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,10 @@ def test_layout_stays() -> None:
     ("style", "left"),
     [
         ("color: red; position: fixed", "color:red"),
+        ("color: red; display: none; letter-spacing: -9px", "color:red"),
+        ("color: red; text-indent: -999px; margin: 0 -99px 0 0", "color:red"),
+        ("color: red; margin-left: calc(0px - (9px))", "color:red"),
+        ("color: rgb(1, 2, 3); font-family: a-1", "color:rgb(1, 2, 3);font-family:a-1"),
         ("color: red; background: url(//t.example/x)", "color:red"),
         (r"color: red; width: e\78pression(alert(1))", "color:red"),
         ("direction: rtl; unicode-bidi: bidi-override", "direction:rtl"),
@@ -121,6 +126,10 @@ def test_remote_content_is_counted_and_gone(source: str) -> None:
         ('<a href="https://evil.example/">click here</a>', "evil.example", False),
         ('<a href="mailto:a@evil.example">a@good.example</a>', "a@evil.example", True),
         ('<a href="http:\\\\evil.example/">good.example</a>', "evil.example", True),
+        ('<a href="https:///evil.example/x">good.example</a>', "evil.example", True),
+        ('<a href="http:/evil.example">good.example</a>', "evil.example", True),
+        ('<a href="HTTP:evil.example">good.example</a>', "evil.example", True),
+        ('<a href=" https:/\\\t/evil.example">x</a>', "evil.example", False),
     ],
 )
 def test_link_shows_where_it_leads(link: str, target: str, is_marked: bool) -> None:
@@ -128,6 +137,13 @@ def test_link_shows_where_it_leads(link: str, target: str, is_marked: bool) -> N
     assert f"<bdi>{target}</bdi>" in html
     assert ("leads to" in html) == is_marked
     assert 'target="_blank"' in html and 'rel="noreferrer noopener"' in html
+    # Without both slashes it can lead to the archive's own host.
+    assert re.search('href="(?i:https?://[^/]|mailto:)', html)
+
+
+def test_link_in_a_title_is_none() -> None:
+    link = '<a href="http://x.example/">y<b title="</a>">z</b></a>'
+    assert message_html._with_targets(link, "").startswith(link)
 
 
 def test_reordering_characters_are_replaced() -> None:
@@ -189,3 +205,46 @@ def test_html_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_long_html_is_cut() -> None:
     assert clean("x" * 2_000_000).is_cut
+
+
+def slow_picture() -> bytes:
+    """A progressive JPEG whose last scan is there thousands of times."""
+    file = io.BytesIO()
+    Image.new("RGB", (4000, 4000), "red").save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    scan, end = content[content.rindex(b"\xff\xda") : -2], content[-2:]
+    return content[:-2] + scan * 5000 + end
+
+
+def test_picture_that_takes_too_long_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(html_process, "CPU_LIMIT", 1)
+    with pytest.raises(ImageRefused, match="too long"):
+        html_process.encode_image(slow_picture())
+
+
+@pytest.mark.parametrize("content", [b"", b"<svg/>", b"x" * (11 << 20), bomb()])
+def test_process_says_why_it_refuses_a_picture(content: bytes) -> None:
+    with pytest.raises(ImageRefused) as error:
+        message_images.encode(content)
+    with pytest.raises(ImageRefused, match=str(error.value)):
+        html_process.encode_image(content)
+
+
+def test_picture_that_is_shown_often_makes_no_large_page() -> None:
+    image = Image.effect_noise((600, 600), 90).convert("RGB")
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=30)
+    result = clean("<img src=cid:a>" * 900, a=file.getvalue())
+    assert len(result.html) < message_html.SHOWN_LIMIT + 100_000
+    shown = result.html.count("base64,")
+    assert (shown > 0, result.refused) == (True, 900 - shown)
+
+
+def test_process_that_replies_too_much_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(html_process, "REPLY_LIMIT", 1000)
+    with pytest.raises(HtmlRefused):
+        html_process.clean("x" * 2000, {}, "leads to")

@@ -182,6 +182,14 @@ def test_disabled_user(site: WebSite, provider: Provider) -> None:
     assert log_in(client).status_code == 401 and not account(client)
 
 
+def test_name_of_a_local_user_is_refused(site: WebSite, provider: Provider) -> None:
+    provider.claims["preferred_username"] = "anna"
+    client = client_of(site)
+    answer = log_in(client)
+    assert answer.status_code == 401 and "user of the page itself" in answer.text
+    assert not account(client)
+
+
 def test_next_leads_nowhere_else(site: WebSite) -> None:
     assert log_in(client_of(site), "//evil.example").headers["Location"] == "/"
 
