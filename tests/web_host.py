@@ -162,6 +162,7 @@ class WebHost:
             (r"listen \[::\]:443 ssl;", ""),
             (r"(?<=ssl_certificate)( +)/\S+;", rf"\1{certificate};"),
             (r"(?<=ssl_certificate_key)( +)/\S+;", rf"\1{key};"),
+            (r"error_log /\S+", "error_log stderr"),
             (r"127\.0\.0\.1:8090", f"127.0.0.1:{self.port}"),
         ):
             server, count = re.subn(pattern, text, server)

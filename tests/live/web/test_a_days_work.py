@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from postfix_archive.postfix import reference
+from postfix_archive.web import message_html
+
 import web_mails
 from web_browser import Browser, Scheme, Visit
-from web_host import WebHost
+from web_host import HOST_NAME, WebHost
 
 pytestmark = pytest.mark.live
 SUBJECT = "Contract for the new building"
 SCREENSHOTS = Path(__file__).resolve().parents[3] / "build" / "screenshots"
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 BLIND = web_mails.BLIND.decode()
+TEMPLATE = reference.PACKAGE / "web" / "templates" / "message_html.html"
+IS_ON_TOP = """target => {
+  const place = target.getBoundingClientRect()
+  const x = place.x + place.width / 2, y = place.y + place.height / 2
+  return target.contains(document.elementFromPoint(x, y))
+}"""
 
 
 def open_contract(visit: Visit) -> None:
@@ -77,6 +88,33 @@ def test_html_loads_nothing_from_elsewhere(host: WebHost, browser: Browser) -> N
     assert "tracker.example" in frame.locator("body").inner_text()
     assert frame.locator("script, img[src^=http]").count() == 0
     visit.close()
+
+
+def test_styles_of_a_mail_hide_no_target(host: WebHost, browser: Browser) -> None:
+    source = """<div style="font-size:0;line-height:0;color:#fff;text-indent:-999em;
+     letter-spacing:-9px;display:none"><a href="https:///evil.example/">good.example</a>
+     </div><span style="background-color:#fff;font-size:200px;line-height:0">xxx"""
+    styles = re.search("<style>.*</style>", TEMPLATE.read_text(), re.S)
+    assert styles
+    visit = browser.visit(host.url)
+    visit.page.set_content(
+        styles[0] + message_html.clean(source, lambda _: None, "leads to").html
+    )
+    target = visit.page.locator(".target")
+    assert target.evaluate(IS_ON_TOP)
+    assert target.evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 10
+    assert "164, 14, 38" in target.evaluate("e => getComputedStyle(e).color")
+    visit.close()
+
+
+def test_proxy_logs_no_search(host: WebHost) -> None:
+    """Not even of a request that it refuses."""
+    command = ["curl", "-sk", "--resolve", f"{HOST_NAME}:{host.tls_port}:127.0.0.1"]
+    command += ["--data-binary", "@-", "-o", "/dev/null", "-w", "%{http_code}"]
+    url = f"{host.url}/search?q=secret-word"
+    body = b"x" * (2 << 20)
+    assert subprocess.check_output([*command, url], input=body) == b"413"
+    assert "secret-word" not in host.log
 
 
 def test_mail_from_right_to_left(host: WebHost, browser: Browser) -> None:
