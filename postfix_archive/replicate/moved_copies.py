@@ -37,7 +37,7 @@ from postfix_archive.system.spool import Spool
 
 # Copies that are moved before the service looks at the journals again.
 BATCH_SIZE = 50
-RETRY_SECONDS = 30.0  # after a failure; until then each copy would wait for the server
+RETRY_SECONDS = 30.0  # after a failure: each copy would wait for the server
 END_OF_HEADER = b"\r\n\r\n"
 
 
@@ -61,6 +61,7 @@ class Mover:
         self._locks = locks
         self._state = state
         self._warn = warn
+        self._looked_at = state.moved  # in the journal
 
     def run(self) -> Iterator[None]:
         """Move at most BATCH_SIZE copies that are old enough; yields after each."""
@@ -73,18 +74,22 @@ class Mover:
             self._move(line, archive_id, locks[archive_id])
             self._state.moved = line.end
             yield
-        if lines:
-            self._state.moved = lines[-1].end
+        self._state.moved = self._looked_at
 
     def _old_lines(self, newest: str) -> Iterator[Line]:
-        """Yield the lines of captures that the bucket has, up to this time."""
+        """Yield the lines of captures that the bucket has, up to this time.
+
+        Other lines up to there are not looked at again.
+        """
         end = self._state.ends.get(journal.NAME, End()).position
         for line in journal_chunks.lines_between(self._path, self._state.moved, end):
-            if line.kind == journal.ARCHIVED and line.is_complete:
-                if line.time > newest:
-                    return
-                if not line.is_struck_out and line.offset not in self._state.damaged:
-                    yield line
+            is_capture = line.kind == journal.ARCHIVED and line.is_complete
+            if is_capture and line.time > newest:
+                return
+            self._looked_at = line.end
+            is_right = line.offset not in self._state.damaged
+            if is_capture and is_right and not line.is_struck_out:
+                yield line
 
     def _is_here(self, line: Line) -> bool:
         """Return whether the whole copy is in the store."""
@@ -119,6 +124,7 @@ class Mover:
                 return
             draft.write(content)
             draft.sync()
+            copy_file.mark_committed(path, draft.path)
             with self._archive.open_journal() as journal_file:
                 # Else it is being removed, or was, and archived again.
                 if _identity(path) == before and copy_file.is_committed(path):
@@ -131,7 +137,6 @@ class Mover:
                         bucket=f"s3://{self._url.bucket}/{self._url.prefix}",
                     )
                     draft.replace(path)
-                    copy_file.mark_committed(path)
                     files.sync_directory(files.parent_directory(path))
         finally:
             draft.discard()
@@ -185,8 +190,8 @@ class Reader:
     def fetch(self, path: str, sha256: str) -> Iterator[bytes]:
         """Yield the compressed bytes of a copy, checked before.
 
-        Raises CopyUnreachable, for RETRY_SECONDS after a failure at once, and StoreFailed
-        if the bucket does not have them.
+        Raises CopyUnreachable, at once for RETRY_SECONDS after a failure, and
+        StoreFailed if the bucket does not have them.
         """
         where = "the whole copy is in the object storage"
         if time.monotonic() < self._retry_at:
@@ -197,7 +202,8 @@ class Reader:
             raise
         except ArchiveError as error:
             self._bucket = None  # the credentials may have changed
-            self._failure, self._retry_at = str(error), time.monotonic() + RETRY_SECONDS
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._failure = str(error)
             raise CopyUnreachable(f"{path}: {where}: {error}") from error
         try:
             yield from content.chunks()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 
 from postfix_archive.config.settings import Settings
@@ -34,6 +35,7 @@ LOCK_NAME = "replicate.lock"  # in archive_fallback_directory
 # Between two looks at the journals. What is new in that time becomes one object for
 # each record; the bucket is that much behind.
 POLL_SECONDS = 5.0
+MOVE_SECONDS = 30.0  # for which new mail waits while copies of all archives are moved
 
 
 @contextlib.contextmanager
@@ -134,26 +136,35 @@ class ReplicationService:
         return RetentionLocks(self._settings, archive, self._warn)
 
     def _move_copies(self) -> None:
-        """Let old copies go, some of each archive."""
+        """Let old copies go, at least one of each archive; errors as run_once()."""
+        deadline = time.monotonic() + MOVE_SECONDS
+        failure: ArchiveError | None = None
         for archive, replicator in self._replicators.items():
-            state = self._state.archives[archive]
-            mover = moved_copies.Mover(
-                self._settings,
-                self._bucket,
-                archive,
-                replicator.locks,
-                state,
-                self._warn,
-            )
-            position = state.moved
             try:
-                for _ in mover.run():
-                    self._loop.sleep(0)
-                    if self._loop.is_stopped:
-                        return
-            finally:
-                if state.moved != position:
-                    replication_state.write(self._settings, self._state)
+                self._move_copies_of(archive, replicator, deadline)
+            except ArchiveError as error:
+                failure = error
+            if self._loop.is_stopped:
+                return
+        if failure is not None:
+            raise failure
+
+    def _move_copies_of(
+        self, archive: str, replicator: Replicator, deadline: float
+    ) -> None:
+        state = self._state.archives[archive]
+        mover = moved_copies.Mover(
+            self._settings, self._bucket, archive, replicator.locks, state, self._warn
+        )
+        position = state.moved
+        try:
+            for _ in mover.run():
+                self._loop.sleep(0)
+                if self._loop.is_stopped or time.monotonic() > deadline:
+                    return
+        finally:
+            if state.moved != position:
+                replication_state.write(self._settings, self._state)
 
     def _upload_seals(self) -> None:
         """Upload new seals, locked for as long as anything in the store may be.

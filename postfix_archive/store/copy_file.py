@@ -101,11 +101,14 @@ def is_committed(path: str) -> bool:
         raise files.store_error(path, error) from error
 
 
-def mark_committed(path: str) -> None:
-    """Set the mode that says: the journal has the line of this file."""
+def mark_committed(path: str, draft: str = "") -> None:
+    """Set the mode that says: the journal has the line of this file.
+
+    Or set it of the draft that is about to take the place of path.
+    """
     try:
         directory = files.parent_directory(path)
-        os.chmod(path, files.shared_mode(directory, files.STORED_FILE_MODE))
+        os.chmod(draft or path, files.shared_mode(directory, files.STORED_FILE_MODE))
     except OSError as error:
         raise files.store_error(path, error) from error
 

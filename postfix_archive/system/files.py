@@ -33,14 +33,14 @@ NEW_FILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFO
 class Draft:
     """A file being written, under a name of its own until it is published."""
 
-    __slots__ = ("_descriptor", "_path", "size")
+    __slots__ = ("_descriptor", "path", "size")
 
     def __init__(self, directory: str) -> None:
-        self._path = f"{directory}/{os.getpid()}-{os.urandom(DRAFT_ID_SIZE).hex()}"
+        self.path = f"{directory}/{os.getpid()}-{os.urandom(DRAFT_ID_SIZE).hex()}"
         try:
-            self._descriptor = os.open(self._path, NEW_FILE_FLAGS, DRAFT_MODE)
+            self._descriptor = os.open(self.path, NEW_FILE_FLAGS, DRAFT_MODE)
         except OSError as error:
-            raise store_error(self._path, error) from error
+            raise store_error(self.path, error) from error
         self.size = 0
 
     def write(self, content: bytes) -> None:
@@ -48,7 +48,7 @@ class Draft:
         try:
             write_all(self._descriptor, content)
         except OSError as error:
-            raise store_error(self._path, error) from error
+            raise store_error(self.path, error) from error
         self.size += len(content)
 
     def sync(self) -> None:
@@ -56,12 +56,12 @@ class Draft:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise store_error(self._path, error) from error
+            raise store_error(self.path, error) from error
 
     def publish(self, path: str) -> None:
         """Link the synced file to name, durably; never replaces an existing file."""
         try:
-            os.link(self._path, path, follow_symlinks=False)
+            os.link(self.path, path, follow_symlinks=False)
             sync_directory(parent_directory(path))
         except OSError as error:
             raise store_error(path, error) from error
@@ -69,7 +69,7 @@ class Draft:
     def replace(self, path: str) -> None:
         """Rename the file to path; not durable."""
         try:
-            os.rename(self._path, path)
+            os.rename(self.path, path)
         except OSError as error:
             raise store_error(path, error) from error
 
@@ -77,7 +77,7 @@ class Draft:
         """Close the file and remove the draft's own name; a published name stays."""
         try:
             os.close(self._descriptor)
-            os.unlink(self._path)
+            os.unlink(self.path)
         except OSError:
             pass  # remove_drafts() removes it later
 

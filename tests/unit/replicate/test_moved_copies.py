@@ -21,10 +21,11 @@ from postfix_archive.replicate import s3_client
 from postfix_archive.retention import removal
 from postfix_archive.store import copy_file, verifier
 from postfix_archive.store.archive import of_settings
+from postfix_archive.system import files
 
 import journal_lines
 from memory_store import MemoryStore, Object
-from replicated_store import Replicated
+from replicated_store import BOARD, Replicated
 from sample_store import ARRIVAL, LEGAL, SampleStore
 from unit import kills
 
@@ -178,6 +179,21 @@ def test_a_kill_at_any_step_loses_nothing(replicated: Replicated) -> None:
     assert store.run("show", "--json", archive_id).exit_code == 0
 
 
+def test_what_takes_its_place_is_committed_at_once(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = files.Draft.replace
+    found = []
+
+    def look_after(draft: files.Draft, path: str) -> None:
+        replace(draft, path)
+        found.append(copy_file.is_committed(path))
+
+    monkeypatch.setattr(files.Draft, "replace", look_after)
+    move(replicated)
+    assert found == [True]
+
+
 def test_a_restored_store_has_whole_copies(replicated: Replicated) -> None:
     whole = move(replicated)
     store = replicated.store
@@ -320,6 +336,32 @@ def test_a_copy_that_the_bucket_does_not_have_stays(replicated: Replicated) -> N
     assert f"{path}: not in the bucket as it is here, so it stays" in output
     assert path.read_bytes() == whole
     assert store.run("replicate", "--once").output == ""  # said once
+
+
+def test_the_end_of_a_journal_is_looked_at_once(replicated: Replicated) -> None:
+    store = replicated.store
+    store.note_retention(id_of(store))
+    move(replicated)
+    store.run("replicate", "--once")
+    state = json.loads((store.directory / "fallback" / "replicated").read_text())
+    archive = state["archives"][LEGAL]
+    assert archive["moved"] == archive["ends"]["journal"]["position"] > 0
+
+
+def test_an_archive_that_fails_does_not_keep_others_from_it(
+    replicated: Replicated,
+) -> None:
+    store = replicated.store
+    periods = f"{LEGAL}=10y, {BOARD}=10y"
+    replicated.configure(archive_local_days="0", archive_retention=periods)
+    other = store.copy_path(store.add(ORIGINAL, archive=BOARD), BOARD)
+    store.run("replicate", "--once")
+    replicated.configure(archive_local_days="1")
+    other.unlink()
+    other.mkdir()
+    output = store.run("replicate", "--once", exit_code=1).output
+    assert str(other) in output
+    assert copy_file.is_moved(str(path_of(store)))
 
 
 def test_what_is_too_young_or_small_stays(replicated: Replicated) -> None:

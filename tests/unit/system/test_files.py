@@ -86,7 +86,7 @@ def test_a_draft_in_a_missing_directory_fails_with_its_path(
 
 def test_a_full_disk_is_a_failure_of_the_store() -> None:
     draft = files.Draft.__new__(files.Draft)
-    draft._path = "/dev/full"
+    draft.path = "/dev/full"
     draft._descriptor = os.open("/dev/full", os.O_WRONLY)
     draft.size = 0
     try:
