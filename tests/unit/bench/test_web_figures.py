@@ -7,7 +7,6 @@ import web_figures
 RUN = {
     "seconds": 10.0,
     "cpu": 1.0,
-    "child_cpu": 0.5,
     "memory": (300_000, 20_000),
     "times": {"search": [100.0] * 90 + [400.0] * 10, "message": [100.0] * 100},
 }
