@@ -14,15 +14,7 @@ from typing import Any
 from flask import Blueprint, Response, g, jsonify, request
 from werkzeug.exceptions import BadRequest, HTTPException
 
-from postfix_archive.errors import (
-    AccessRefused,
-    ArchiveError,
-    ExportFailed,
-    LoginFailed,
-    QueryInvalid,
-    ReasonMissing,
-    RecordNotFound,
-)
+from postfix_archive.errors import ArchiveError, LoginFailed, QueryInvalid
 from postfix_archive.message import dates
 from postfix_archive.search.index_engine import ORDERS, Hit
 from postfix_archive.web import (
@@ -41,14 +33,6 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 MAX_LIMIT, LIMIT = 500, 50  # hits of a page
 PROBLEM = "application/problem+json"
 MESSAGE = "message/rfc822"
-STATUS_OF_ERRORS: tuple[tuple[type[ArchiveError], HTTPStatus], ...] = (
-    (LoginFailed, HTTPStatus.UNAUTHORIZED),
-    (AccessRefused, HTTPStatus.FORBIDDEN),
-    (RecordNotFound, HTTPStatus.NOT_FOUND),
-    (QueryInvalid, HTTPStatus.BAD_REQUEST),
-    (ReasonMissing, HTTPStatus.BAD_REQUEST),
-    (ExportFailed, HTTPStatus.CONFLICT),
-)
 DOCUMENT = "api.document"  # the one endpoint for everybody
 DOCUMENT_PATH = Path(__file__).with_name("openapi.json")
 
@@ -262,10 +246,8 @@ def show_bad_value(error: ValueError) -> tuple[Response, int]:
 @blueprint.errorhandler(ArchiveError)
 def show_archive_error(error: ArchiveError) -> tuple[Response, int]:
     """Answer with what went wrong in the archive."""
-    status = next(
-        (code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)),
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    )
+    is_unknown = isinstance(error, LoginFailed)
+    status = HTTPStatus.UNAUTHORIZED if is_unknown else site.status_of(error)
     more = {"position": error.position} if isinstance(error, QueryInvalid) else {}
     response, code = _problem(status, str(error), **more)
     if status is HTTPStatus.UNAUTHORIZED:

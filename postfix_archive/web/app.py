@@ -16,21 +16,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from postfix_archive import __version__
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import (
-    AccessRefused,
-    ArchiveError,
-    DecisionRefused,
-    EraseRefused,
-    ExportFailed,
-    HoldRefused,
-    LoginDelayed,
-    PersonUnknown,
-    QueryInvalid,
-    ReasonMissing,
-    RecordHeld,
-    RecordNotFound,
-    UserInvalid,
-)
+from postfix_archive.errors import ArchiveError, ReasonMissing
 from postfix_archive.web import (
     api,
     database,
@@ -78,21 +64,6 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 PRIVATE = "no-store"  # mail stays in no cache
-STATUS_OF_ERRORS: tuple[tuple[type[ArchiveError], int], ...] = (
-    (AccessRefused, 403),
-    (LoginDelayed, 429),
-    (UserInvalid, 400),
-    (RecordNotFound, 404),
-    (ReasonMissing, 400),
-    (QueryInvalid, 400),
-    (DecisionRefused, 403),
-    (PersonUnknown, 403),
-    (ExportFailed, 409),
-    (HoldRefused, 409),
-    (EraseRefused, 409),
-    (RecordHeld, 409),
-)
-ERROR_STATUS = 503  # of all others: the archive cannot be read now
 
 
 def create_app(settings: Settings, web: WebSettings) -> Flask:
@@ -150,11 +121,7 @@ def _add_headers(response: Response) -> Response:
 def _show_archive_error(error: ArchiveError) -> tuple[str, int] | BaseResponse:
     if isinstance(error, ReasonMissing) and request.method == "GET":
         return redirect(url_for("reason.ask", next=request.full_path.rstrip("?")))
-    status = next(
-        (code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)),
-        ERROR_STATUS,
-    )
-    return _error_page(str(error), status)
+    return _error_page(str(error), site.status_of(error))
 
 
 def _show_http_error(error: HTTPException) -> tuple[str, int] | HTTPException:

@@ -8,12 +8,27 @@ import functools
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from flask import current_app, g, redirect, request, session, url_for
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import AccessRefused
+from postfix_archive.errors import (
+    AccessRefused,
+    ArchiveError,
+    DecisionRefused,
+    EraseRefused,
+    ExportFailed,
+    HoldRefused,
+    LoginDelayed,
+    PersonUnknown,
+    QueryInvalid,
+    ReasonMissing,
+    RecordHeld,
+    RecordNotFound,
+    UserInvalid,
+)
 from postfix_archive.web import database
 from postfix_archive.web.user import User
 from postfix_archive.web.visible_archives import VisibleArchives
@@ -22,6 +37,20 @@ from postfix_archive.web.web_settings import WebSettings
 NAME = "postfix_archive"  # in Flask.extensions
 REASON = "reason"  # key of the session
 Page = TypeVar("Page", bound=Callable[..., Any])
+STATUS_OF_ERRORS = {
+    AccessRefused: HTTPStatus.FORBIDDEN,
+    DecisionRefused: HTTPStatus.FORBIDDEN,
+    EraseRefused: HTTPStatus.CONFLICT,
+    ExportFailed: HTTPStatus.CONFLICT,
+    HoldRefused: HTTPStatus.CONFLICT,
+    LoginDelayed: HTTPStatus.TOO_MANY_REQUESTS,
+    PersonUnknown: HTTPStatus.FORBIDDEN,
+    QueryInvalid: HTTPStatus.BAD_REQUEST,
+    ReasonMissing: HTTPStatus.BAD_REQUEST,
+    RecordHeld: HTTPStatus.CONFLICT,
+    RecordNotFound: HTTPStatus.NOT_FOUND,
+    UserInvalid: HTTPStatus.BAD_REQUEST,
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +98,14 @@ def said_reason() -> str:
 def say_reason(text: str) -> None:
     """Keep the reason of the user for this day, in this session."""
     session[REASON] = (str(datetime.date.today()), text)
+
+
+def status_of(error: ArchiveError) -> HTTPStatus:
+    """Return the HTTP status for an error; others mean: it cannot be read now."""
+    return next(
+        (code for kind, code in STATUS_OF_ERRORS.items() if isinstance(error, kind)),
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
 
 
 def needs_login(page: Page) -> Page:
