@@ -38,15 +38,21 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[object]:
     where = "127.0.0.1:0" if request.param == "tcp" else f"unix:{tmp_path}/web"
     listener = server.listen(where)
     instance = server.make_server(make_app(), listener)
-    thread = threading.Thread(
-        target=instance.asyncore.loop, kwargs={"timeout": 0.1, "map": instance._map}
-    )
+    is_ending = threading.Event()
+
+    def serve() -> None:
+        while not is_ending.is_set():
+            instance.asyncore.poll(0.1, instance._map)
+
+    thread = threading.Thread(target=serve)
     thread.start()
     yield listener.getsockname()
     instance.task_dispatcher.shutdown()
+    # Before the sockets are closed, which it would still wait for.
+    is_ending.set()
+    thread.join()
     for each in list(instance._map.values()):
         each.close()
-    thread.join()
 
 
 def ask(address: object, head: str, body: bytes = b"") -> str:
