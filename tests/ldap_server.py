@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
+from private_postfix import free_ports
+
 BASE = "dc=example,dc=com"
 PASSWORD = "a password of the directory"
 SERVICE_DN, SERVICE_PASSWORD = f"cn=web,{BASE}", "the password of the page"
@@ -108,7 +110,7 @@ class LdapServer:
         (directory / "data").mkdir(parents=True)
         self.certificate = directory / "certificate.pem"
         self.socket = directory / "ldapi"
-        self.port, self.tls_port = _free_ports(2)
+        self.port, self.tls_port = free_ports(2)
         self._make_certificate()
         config = CONFIG.format(directory=directory, base=BASE, service=SERVICE_DN)
         (directory / "slapd.conf").write_text(config)
@@ -173,14 +175,6 @@ class LdapServer:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _listens(port: int) -> bool:

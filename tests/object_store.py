@@ -14,7 +14,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,8 @@ from typing import Any
 
 import botocore.config
 import botocore.session
+
+from private_postfix import free_ports
 
 ACCESS_KEY, SECRET_KEY = "archive-key", "archive-secret"
 REGION = "default"
@@ -115,7 +116,7 @@ class ObjectStore:
 
     def _start(self) -> None:
         fsid = str(uuid.uuid4())
-        monitor_port, self.port, osd_port = _free_ports(3)
+        monitor_port, self.port, osd_port = free_ports(3)
         for name in ("mon", "osd", "rgw", "run", "log"):
             (self._directory / name).mkdir()
         self._configuration.write_text(
@@ -185,15 +186,6 @@ def client(endpoint: str) -> Any:
             response_checksum_validation="when_required",
         ),
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _answers(endpoint: str) -> bool:
