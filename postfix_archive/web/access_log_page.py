@@ -21,7 +21,7 @@ FIELDS = ("archive", "user", "action", "id", "since", "until")
 
 
 def _access() -> VisibleAccess:
-    return VisibleAccess(site.current().settings, site.user(), site.archives())
+    return VisibleAccess(site.current().settings, site.archives())
 
 
 def _filter() -> Filter:

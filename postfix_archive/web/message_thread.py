@@ -22,6 +22,7 @@ from postfix_archive.search import extraction_header
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_process import read_original
 from postfix_archive.search.index_engine import Hit
+from postfix_archive.web import query_form
 from postfix_archive.web.visible_archives import VisibleArchives
 
 ID_LIMIT = 25  # Message-IDs that are looked up; a query has 10,000 characters
@@ -50,7 +51,7 @@ def thread(archives: VisibleArchives, content: MessageContent) -> list[Hit]:
 def _named(archives: VisibleArchives, ids: list[str]) -> list[Hit]:
     if not ids:
         return []
-    query = " OR ".join(f"msgid:{_quoted(each)}" for each in ids)
+    query = " OR ".join(f"msgid:{query_form.quoted(each)}" for each in ids)
     with contextlib.suppress(QueryInvalid):  # an id that is none
         return archives.search(query, limit=CANDIDATE_LIMIT).hits
     return []
@@ -64,7 +65,7 @@ def _answers(archives: VisibleArchives, subject: str, ids: set[str]) -> Iterator
     if not (subject and ids):
         return
     with contextlib.suppress(QueryInvalid):  # a subject without a letter
-        query = f"subject:{_quoted(subject)}"
+        query = f"subject:{query_form.quoted(subject)}"
         for hit in archives.search(query, limit=CANDIDATE_LIMIT).hits:
             if hit.size <= READ_LIMIT and not ids.isdisjoint(
                 _references(archives, hit)
@@ -81,8 +82,3 @@ def _references(archives: VisibleArchives, hit: Hit) -> tuple[str, ...]:
             (each.name.decode("ascii"), each.value) for each in fields
         ).references
     return ()
-
-
-def _quoted(text: str) -> str:
-    """Return text as a phrase of the query language."""
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'

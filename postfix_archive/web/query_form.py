@@ -34,8 +34,13 @@ def add(query: str, condition: str) -> str:
 def term(field: str, text: str) -> str:
     """Return the condition that a field ("" for any) has this word or value."""
     is_plain = PLAIN.fullmatch(text) and text not in OPERATORS
-    value = text if is_plain else '"' + SPECIAL.sub(r"\\\1", text) + '"'
+    value = text if is_plain else quoted(text)
     return f"{field}:{value}" if field else value
+
+
+def quoted(text: str) -> str:
+    """Return text as a phrase of the query language."""
+    return '"' + SPECIAL.sub(r"\\\1", text) + '"'
 
 
 def words(text: str) -> list[str]:

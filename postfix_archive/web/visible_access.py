@@ -19,7 +19,6 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessRefused, StoreFailed
 from postfix_archive.export import manifest
 from postfix_archive.store import journal_reader, verifier
-from postfix_archive.web.user import Role, User
 from postfix_archive.web.visible_archives import VisibleArchives
 
 ACTION = "access-log"
@@ -87,16 +86,15 @@ class ChainVerdict:
 class VisibleAccess:
     """The access journals of one officer's archives."""
 
-    def __init__(self, settings: Settings, user: User, view: VisibleArchives) -> None:
+    def __init__(self, settings: Settings, view: VisibleArchives) -> None:
         self._settings = settings
-        self._user = user
         self._view = view
         self._store = settings.archive_store_directory
 
     @cached_property
     def archives(self) -> list[str]:
         """The archives that this user is officer of."""
-        return [e for e in self._view.names if self._user.has_role(Role.OFFICER, e)]
+        return self._view.officer_names
 
     def page(self, archive: str, wanted: Filter, end: int | None) -> LogPage:
         """Return a page of entries, those before an offset."""

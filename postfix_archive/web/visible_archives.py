@@ -36,7 +36,7 @@ from postfix_archive.search.search import Search
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Record
 from postfix_archive.web import own_mail
-from postfix_archive.web.user import User
+from postfix_archive.web.user import Role, User
 from postfix_archive.web.visible_message import VisibleMessage
 
 NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
@@ -46,7 +46,7 @@ COUNT_LIMIT = 10_000  # hits that are counted
 GROUP_LIMIT = 2000
 GROUP_SECONDS = 0.2  # a page must come within 0.3
 # What a message does not tell each of its recipients is not among these.
-OWN_FIELDS = ("date", "from", "type")
+OWN_GROUP_FIELDS = ("date", "from", "type")
 
 
 class VisiblePage(NamedTuple):
@@ -78,6 +78,11 @@ class VisibleArchives:
         """The archives of which this user may read something."""
         store = self._settings.archive_store_directory
         return [e for e in record_reader.archives(store) if self._user.may_read(e)]
+
+    @property
+    def officer_names(self) -> list[str]:
+        """The archives that this user is officer of."""
+        return [e for e in self.names if self._user.has_role(Role.OFFICER, e)]
 
     @property
     def away(self) -> list[str]:
@@ -157,14 +162,14 @@ class VisibleArchives:
     def groups(self, query: str, *, archives: Sequence[str] = ()) -> Groups:
         """Count the newest hits by GROUP_FIELDS, and by archive.
 
-        For one's own mail by OWN_FIELDS only. Takes no longer than GROUP_SECONDS, and
-        is not recorded, as count().
+        For one's own mail by OWN_GROUP_FIELDS only. Takes no longer than GROUP_SECONDS,
+        and is not recorded, as count().
         """
         selected = self.select(archives)
         by_fields: dict[tuple[str, ...], list[str]] = {}
         for each in selected:
             is_whole = self._user.may_read_all(each)
-            fields = GROUP_FIELDS if is_whole else OWN_FIELDS
+            fields = GROUP_FIELDS if is_whole else OWN_GROUP_FIELDS
             by_fields.setdefault(fields, []).append(each)
         deadline = time.monotonic() + GROUP_SECONDS
         limits = Limits(COUNT_LIMIT, GROUP_LIMIT, deadline)
@@ -274,23 +279,15 @@ class VisibleArchives:
         node = search.parse(query)
         whole = [each for each in archives if self._user.may_read_all(each)]
         own = [each for each in archives if each not in whole]
-        searches = []
-        for names, restricted in ((whole, node), (own, None)):
-            if names:
-                restricted = restricted or own_mail.restrict(
-                    node, query, self._user.addresses
-                )
-                searches.append(
-                    Search(
-                        self._settings,
-                        restricted,
-                        text=query,
-                        sort=sort,
-                        archives=names,
-                        now=now,
-                    )
-                )
-        return searches
+        parts = [(node, whole)] if whole else []
+        if own:
+            addresses = self._user.addresses
+            parts.append((own_mail.restrict(node, query, addresses), own))
+        settings = self._settings
+        return [
+            Search(settings, part, text=query, sort=sort, archives=names, now=now)
+            for part, names in parts
+        ]
 
     def _find(self, archive: str, archive_id: str) -> look_up.Place | Hit:
         """Return where a message is; else RecordNotFound, also if it is not for them.
@@ -311,9 +308,7 @@ class VisibleArchives:
             place = self._hit(archive, archive_id)
             if place is None:
                 self.record_refusal(f"message {archive_id} of {archive}")
-        if place is None:
-            raise not_found
-        if place.archive_id != archive_id:
+        if place is None or place.archive_id != archive_id:
             raise not_found
         return place
 

@@ -61,7 +61,7 @@ class VisibleDecisions:
     @cached_property
     def archives(self) -> list[str]:
         """The archives that this user is officer of."""
-        return [e for e in self._view.names if self._user.has_role(Role.OFFICER, e)]
+        return self._view.officer_names
 
     @property
     def is_of_all(self) -> bool:
@@ -83,10 +83,13 @@ class VisibleDecisions:
         return [
             self._visible(each)
             for each in holds.read(self._settings)
-            if self.is_of_all
-            or not each.journals.isdisjoint(self.archives)
-            or (each.is_open and each.query and not each.archives)
+            if self._may_see(each)
         ]
+
+    def _may_see(self, hold: Hold) -> bool:
+        is_of_every_archive = hold.is_open and hold.query and not hold.archives
+        is_of_mine = not hold.journals.isdisjoint(self.archives)
+        return bool(self.is_of_all or is_of_mine or is_of_every_archive)
 
     def hold(self, name: str) -> Hold:
         """Return the open hold of a name, or else the last one that was released."""
@@ -138,9 +141,8 @@ class VisibleDecisions:
             self.require(archives)
             if not archives:
                 raise AccessRefused("none of your archives is in the store")
-        visible = {each.name for each in self.holds() if each.is_open}
-        every = {each.name for each in holds.read(self._settings) if each.is_open}
-        if name in every - visible:
+        named = [e for e in holds.read(self._settings) if e.is_open and e.name == name]
+        if named and not any(map(self._may_see, named)):
             raise HoldRefused(f"the name {name} is taken; choose another")
         decision_requests.add_hold(
             self._settings,

@@ -23,7 +23,7 @@ from postfix_archive.search import index_lag
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview, status_file
 from postfix_archive.store import record_reader
-from postfix_archive.web.user import EVERY_ARCHIVE, Role, User
+from postfix_archive.web.user import EVERY_ARCHIVE, User
 
 DAYS = 365  # of a chart
 STALE_SECONDS = 3600.0  # the timer writes every five minutes
@@ -78,10 +78,7 @@ class VisibleStatus:
     @property
     def is_of_host(self) -> bool:
         """True for who may see what is about the whole host."""
-        roles = (Role.AUDITOR, Role.OFFICER)
-        return self._user.is_admin or any(
-            self._user.has_role(each, EVERY_ARCHIVE) for each in roles
-        )
+        return self._user.is_admin or self._user.may_read_all(EVERY_ARCHIVE)
 
     @cached_property
     def names(self) -> list[str]:
