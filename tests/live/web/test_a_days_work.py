@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.postfix import reference
-from postfix_archive.web import message_html
+from postfix_archive.web.message import safe_html
 
 import web_mails
 from web_browser import Browser, Scheme, Visit
@@ -98,7 +98,7 @@ def test_styles_of_a_mail_hide_no_target(host: WebHost, browser: Browser) -> Non
     assert styles
     visit = browser.visit(host.url)
     visit.page.set_content(
-        styles[0] + message_html.clean(source, lambda _: None, "leads to").html
+        styles[0] + safe_html.clean(source, lambda _: None, "leads to").html
     )
     target = visit.page.locator(".target")
     assert target.evaluate(IS_ON_TOP)

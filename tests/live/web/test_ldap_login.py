@@ -9,7 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from postfix_archive.errors import DirectoryFailed, LoginFailed, PasswordWrong
-from postfix_archive.web import ldap_login, web_settings
+from postfix_archive.web import web_settings
+from postfix_archive.web.login import ldap_login
 from postfix_archive.web.web_settings import WebSettings
 
 import ldap_server
