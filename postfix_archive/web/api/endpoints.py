@@ -15,8 +15,7 @@ from flask import Blueprint, Response, g, jsonify, request
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from postfix_archive.errors import ArchiveError, LoginFailed, QueryInvalid
-from postfix_archive.message import dates
-from postfix_archive.search.index_engine import ORDERS, Hit
+from postfix_archive.search.index_engine import ORDERS
 from postfix_archive.web import site
 from postfix_archive.web.api import api_tokens
 from postfix_archive.web.exports import export_jobs, exports_page
@@ -69,7 +68,7 @@ def search() -> Response:
     )
     return jsonify(
         {
-            "hits": [*map(_hit_to_json, page.hits)],
+            "hits": [each.to_json() for each in page.hits],
             "next": page.next,
             "notices": page.notices,
         }
@@ -201,22 +200,6 @@ def _job_to_json(job: Job) -> dict[str, Any]:
 
 def _archives() -> VisibleArchives:
     return site.archives(request.args.get("reason", ""))
-
-
-def _hit_to_json(hit: Hit) -> dict[str, Any]:
-    """Return what a hit tells anybody who may see it."""
-    return {
-        "id": hit.archive_id,
-        "archive": hit.archive,
-        "archived": dates.format_rfc3339(hit.archived),
-        "arrived": dates.format_rfc3339(hit.arrived),
-        "sent": None if hit.sent is None else dates.format_rfc3339(hit.sent),
-        "sender": hit.sender,
-        "subject": hit.subject,
-        "attachments": hit.attachment_count,
-        "size": hit.size,
-        "sha256": hit.sha256,
-    }
 
 
 def _one_of(name: str, choices: Any, default: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_search_and_message(site: WebSite) -> None:
     ]
     bearer = {"Authorization": f"Bearer {one}"}
     assert client.get(f"/api/v1{path}/original", headers=bearer).data == MESSAGE
+
+
+def test_hit_is_that_of_the_command(site: WebSite) -> None:
+    """Programs read the same of a message, wherever they got it from."""
+    site.store.add(b"Subject: bell \x07\r\n\r\n", recipients=(b"dora@example.net",))
+    site.index()
+    [hit] = get(site.app.test_client(), "/search?q=bell", token(site, "anna"))["hits"]
+    printed = json.loads(site.store.run("search", "--json", "bell").stdout)
+    assert {**printed, **hit} == printed
+    assert hit["subject"] == "bell \\x07"
 
 
 def test_own_mail(site: WebSite) -> None:
