@@ -63,12 +63,6 @@ def text(value: bytes) -> str:
     return " ".join(decoded.split())
 
 
-def unfold(value: str) -> bytes:
-    """Return a value as email.message has it, unfolded, as the bytes of the message."""
-    unfolded = value.replace("\r", "").replace("\n", "")
-    return unfolded.encode("utf-8", "surrogateescape")
-
-
 def _first_text(values: dict[str, list[bytes]], name: str) -> str:
     found = values.get(name)
     return text(found[0]) if found else ""

@@ -83,6 +83,11 @@ BOMBS = {
         mail(b"multipart/mixed; boundary=b", b"--b\r\n\r\nx\r\n" * 100_000),
         f"parts: more than {PART_LIMIT}",
     ),
+    "32 MB of delimiters": (
+        mail(b"multipart/mixed; boundary=b", b"--b\r\n" * (6 * MIB)),
+        "",
+    ),
+    "32 MB of parameters": (mail(b"text/plain" + b";" * (30 * MIB), b""), ""),
     "nested zips": (documents.mail_with(nested_zip(), "x.zip"), ""),
     "a zip bomb in a docx": (docx(b"<x>" + b" " * (100 * MIB)), "docx: more than"),
     "much text in a docx": (docx(b"<t>" + b"x " * (30 * MIB)), "text: cut at"),
