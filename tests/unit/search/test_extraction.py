@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import builtins
 import email
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from postfix_archive.search import (
     charset,
     extraction,
+    extraction_header,
     extraction_limits,
     extraction_parts,
     mime_entity,
@@ -445,6 +447,40 @@ def test_header_fields_are_decoded() -> None:
         "The list",
         ("a@x", "b@x"),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        (b"a@x.example", ["a@x.example"]),
+        (b" A  B <a@x.example> ,b@x.example", ["A B <a@x.example>", "b@x.example"]),
+        (b'"B, A" <a@x.example>,', ["B, A <a@x.example>"]),
+        (b'"A" B <a@x.example>', ["A B <a@x.example>"]),
+        (b"a@x.example (A B)", ["A B <a@x.example>"]),
+        (b"a b <a@x.example>, broken", ["a b <a@x.example>", "broken"]),
+        (b"<>", ["<>"]),
+    ],
+)
+def test_simple_addresses_are_read_like_all_others(
+    value: bytes, addresses: list[str]
+) -> None:
+    assert extract(b"To: " + value, b"", b"").to == tuple(addresses)
+
+
+def test_real_addresses_are_those_that_pythons_email_reads(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pytestconfig.cache is not None
+    mails = corpora.real_messages(Path(pytestconfig.cache.mkdir("corpora")))
+    headers = {each.name: mime_entity.parse(each.content).fields for each in mails}
+    ours = {name: extraction_header.read(each) for name, each in headers.items()}
+    monkeypatch.setattr(extraction_header, "MAILBOX", re.compile("(?!)"))
+    theirs = {name: extraction_header.read(each) for name, each in headers.items()}
+    # It gives up over a comma at the end.
+    different = {name for name in ours if ours[name] != theirs[name]}
+    assert different <= {
+        "golang-github-jhillyerd-enmime-dev/mime-bad-8bit-filename.raw"
+    }
 
 
 @pytest.mark.parametrize(
