@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterator
-from email.message import Message
 from typing import NamedTuple
 
 from postfix_archive.search import extraction_header, mime_entity
@@ -179,6 +178,8 @@ def _decoded(entity: Entity) -> bytes:
 
 def _decoded_by_email(body: bytes, encoding: str) -> bytes:
     """Return a body that is not quite in this encoding, as far as it can be read."""
+    from email.message import Message  # takes 7 ms, and is seldom needed
+
     message = Message()
     message["Content-Transfer-Encoding"] = encoding
     message.set_payload(body.decode("ascii", "surrogateescape"))

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import re
-from email.message import Message
-from email.utils import collapse_rfc2231_value
 from typing import NamedTuple
 
 from postfix_archive.search import charset
@@ -30,6 +28,11 @@ MESSAGE_TYPES = (MESSAGE, "message/global", "message/news")
 # delimiter (RFC 2046 5.1.1), which may have a colon in it.
 FIELD_NAME = re.compile(rb"(?!--)([!-9;-~]*)[ \t]*:[ \t]*")
 FIELD_END = re.compile(rb"\n(?![ \t])")
+# A parameter that needs no decoding (RFC 2045 5.1), and the semicolon before it.
+PARAMETER = re.compile(
+    r""";\s*([a-z0-9-]+)=(?:"([^"\\<>]*)"|([^\s"\\()<>@,;:?=%'*]+))\s*(?=;|\Z)""",
+    re.ASCII | re.IGNORECASE,
+)
 # What Python's email raises over parameters that are none.
 EMAIL_ERRORS = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 Fields = list[tuple[str, bytes]]  # names, and values without line breaks
@@ -142,19 +145,41 @@ def _field_end(source: bytes, position: int) -> int:
 def _content_field(raw: bytes) -> ContentField:
     """Return a field with parameters (RFC 2045 5.1, RFC 2183, RFC 2231)."""
     text = charset.decode_undeclared(raw)
+    value, semicolon, rest = text.partition(";")
+    pairs = _simple_parameters(semicolon + rest)
+    if pairs is None or "=" in value:
+        pairs = _parameters(text)
+    parameters = {name.lower(): parameter for name, parameter in reversed(pairs)}
+    boundary = parameters.get("boundary", "").rstrip().encode("utf-8", "replace")
+    return ContentField(value.strip().lower(), parameters, boundary)
+
+
+def _simple_parameters(text: str) -> list[tuple[str, str]] | None:
+    """Return the parameters, each after a semicolon; None if one is not simple."""
+    pairs = []
+    position = 0
+    while position < len(text):
+        match = PARAMETER.match(text, position)
+        if match is None:
+            return None
+        name, quoted, token = match.groups()
+        pairs.append((name, token or quoted or ""))
+        position = match.end()
+    return pairs
+
+
+def _parameters(text: str) -> list[tuple[str, str]]:
+    """Return the parameters of a field, [] if they are none."""
+    from email.message import Message  # takes 7 ms, which most messages do not need
+    from email.utils import collapse_rfc2231_value
+
     message = Message()
     message["content-type"] = text
-    value = text.partition(";")[0].strip().lower()
     try:
         pairs = message.get_params() or []
-        parameters = {
-            name.lower(): collapse_rfc2231_value(parameter)
-            for name, parameter in reversed(pairs)
-        }
+        return [(name, collapse_rfc2231_value(each)) for name, each in pairs]
     except EMAIL_ERRORS:
-        parameters = {}
-    boundary = parameters.get("boundary", "").rstrip()
-    return ContentField(value, parameters, boundary.encode("utf-8", "replace"))
+        return []
 
 
 def parse(source: bytes) -> Entity:

@@ -52,8 +52,8 @@ class RecordIndex:
         """
         with key_set.translated_errors():
             values = (
-                _timestamp(since),
-                _timestamp(until),
+                timestamp(since),
+                timestamp(until),
                 -1 if last is None else last,
             )
             for archive_id, begin in self._database.execute(RECORDS, values):
@@ -61,7 +61,7 @@ class RecordIndex:
                 yield [offset for (offset,) in rows]
 
 
-def _timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
     """Return a Unix time, rounded up, as the journal writes it."""
     if math.isinf(seconds):
         return "~"  # after every time

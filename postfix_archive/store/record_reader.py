@@ -80,12 +80,14 @@ def records(
     since and until are Unix times: only those first archived at or after since and
     before until, and of these the last ones only. Holds one record in memory at a time;
     the offsets of its lines come from a temporary database. Passes over damaged lines;
-    warn is called at the end with a line about them.
+    warn is called at the end with a line about them. With last the journal is read from
+    its end, and no further than is needed.
     """
     path = journal_reader.path_of(directory, archive)
     damage = _Damage(path)
+    start = _start_of_last(path, since, until, last) if last else 0
     with record_index.RecordIndex() as index:
-        index.add(_index_rows(path, damage))
+        index.add(_index_rows(path, start, damage))
         lists = index.offsets(since, until, last)
         for lines in journal_reader.lists_of_lines_at(path, lists):
             yield from record.merge(archive, _events(lines, damage)).values()
@@ -283,13 +285,46 @@ class _Damage:
         )
 
 
-def _index_rows(path: str, damage: _Damage) -> Iterator[tuple[str, int, str]]:
+def _start_of_last(path: str, since: float, until: float, last: int) -> int:
+    """Return an offset from which on these last records of the journal are."""
+    first_time, end_time = map(record_index.timestamp, (since, until))
+    removed: set[str] = set()
+    for line in journal_reader.lines_backwards(path):
+        archive_id = journal_format.string_field(line.content, "id")
+        if line.kind in journal.REMOVAL_EVENTS:
+            removed.add(archive_id)
+        elif _begins_record(line, archive_id):
+            if archive_id in removed:
+                removed.discard(archive_id)
+            elif first_time <= line.time < end_time and not line.is_struck_out:
+                last -= 1
+        if not last:
+            return line.offset
+    return 0
+
+
+def _begins_record(line: journal_reader.Line, archive_id: str) -> bool:
+    """Tell whether a line has the first original with this archive id."""
+    file_name = journal_format.string_field(line.content, "file")
+    is_first = file_name == copy_file.copy_name(archive_id)
+    return line.kind == journal.ARCHIVED and is_first
+
+
+def _index_rows(
+    path: str, start: int, damage: _Damage
+) -> Iterator[tuple[str, int, str]]:
     """Yield archive id, offset and time of each line that is about a message.
 
-    The time is "" for a line without an envelope, also for one that is struck out.
+    Of records that begin at or after an offset. The time is "" for a line without an
+    envelope, also for one that is struck out.
     """
-    for line in journal_reader.lines(path):
+    begun: set[str] = set()
+    for line in journal_reader.lines(path, start):
         archive_id = _archive_id(line, damage)
+        if start and archive_id not in begun:
+            if not _begins_record(line, archive_id):
+                continue
+            begun.add(archive_id)
         if archive_id:
             is_capture = line.kind in journal.CAPTURE_EVENTS and not line.is_struck_out
             yield archive_id, line.offset, line.time if is_capture else ""

@@ -6,6 +6,7 @@ import base64
 import builtins
 import email
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -419,6 +420,18 @@ def test_what_is_nested_too_deep_is_read_as_text() -> None:
     assert "hello" in found.text
     limit = extraction_limits.NESTING_LIMIT
     assert found.problems == (f"nesting: deeper than {limit}",)
+
+
+def test_a_usual_message_is_read_without_the_package_email() -> None:
+    program = (
+        "import sys; sys.path[:] = sys.argv[1:];"
+        " from postfix_archive.search import extraction;"
+        " extraction.extract(b'From: A B <a@x.example>, b@x.example\\n'"
+        " b'Date: Mon, 5 Jan 2026 10:00:00 +0100\\n'"
+        " b'Content-Type: text/html; charset=\"utf-8\"\\n\\n<p>hello');"
+        " sys.exit('email' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program, *sys.path], check=True)
 
 
 def test_header_fields_are_decoded() -> None:

@@ -93,8 +93,28 @@ def test_records_of_a_time_are_those_first_archived_then(tmp_path: Path) -> None
     assert ids(tmp_path, since=-1e9) == [0, 1, 2, 3, 4, 5]
     assert ids(tmp_path, since=NOW + 3) == [3, 4, 5]
     assert ids(tmp_path, since=NOW + 2.5, until=NOW + 4) == [3]
-    assert ids(tmp_path, last=2) == [4, 5]
+    assert ids(tmp_path, last=2) == [3, 4]  # 5 has no first line
     assert ids(tmp_path, last=2, until=NOW + 4) == [2, 3]
+    assert ids(tmp_path, last=9, since=NOW + 3) == [3, 4, 5]
+
+
+def test_the_last_records_are_read_from_the_end_and_are_whole(tmp_path: Path) -> None:
+    second_original = capture(2) | {"file": f"2026/11/22/{archive_id(2)}.2.eml.gz"}
+    purged: Fields = {"event": journal.PURGED, "id": archive_id(4), "by": "root"}
+    events = [*map(capture, range(5)), outcome(3), capture(1, journal.SUPPLEMENT)]
+    events += [second_original, purged, outcome(1)]
+    segment = write(tmp_path, events)
+    journal_lines.strike_out(segment, 4)
+    assert ids(tmp_path) == [0, 1, 2, 3]
+    for last in range(1, 6):
+        expected = [*record_reader.records(str(tmp_path), LEGAL)][-last:]
+        found = [*record_reader.records(str(tmp_path), LEGAL, last=last)]
+        assert [each.events for each in found] == [each.events for each in expected]
+    # A damaged line that is not needed.
+    segment.write_bytes(segment.read_bytes().replace(b"{", b"x", 1))
+    warnings: list[str] = []
+    [one] = record_reader.records(str(tmp_path), LEGAL, last=1, warn=warnings.append)
+    assert (one.archive_id, warnings) == (archive_id(3), [])
 
 
 def test_an_ambiguous_prefix_is_refused_with_some_ids(tmp_path: Path) -> None:
