@@ -64,6 +64,8 @@ SECONDS = {
     "web/test_a_days_work.py": 40,
     "web/test_logins.py": 25,
     "web/test_keyboard.py": 20,
+    "web/test_proxies.py": 20,
+    "web/test_replay.py": 10,
     "intake/test_sender_view.py": 34,
     "intake/test_lmtp_raw.py": 33,
     "cli/test_demo.py": 32,
