@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import zipfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from postfix_archive.web.message import safe_html
 
 import web_mails
 from web_browser import Browser, Scheme, Visit
-from web_host import HOST_NAME, WebHost
+from web_host import WebHost
 
 pytestmark = pytest.mark.live
 SUBJECT = "Contract for the new building"
@@ -98,16 +97,6 @@ def test_styles_of_a_mail_hide_no_target(host: WebHost, browser: Browser) -> Non
     assert target.evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 10
     assert "164, 14, 38" in target.evaluate("e => getComputedStyle(e).color")
     visit.close()
-
-
-def test_proxy_logs_no_search(host: WebHost) -> None:
-    """Not even of a request that it refuses."""
-    command = ["curl", "-sk", "--resolve", f"{HOST_NAME}:{host.tls_port}:127.0.0.1"]
-    command += ["--data-binary", "@-", "-o", "/dev/null", "-w", "%{http_code}"]
-    url = f"{host.url}/search?q=secret-word"
-    body = b"x" * (2 << 20)
-    assert subprocess.check_output([*command, url], input=body) == b"413"
-    assert "secret-word" not in host.log
 
 
 def test_mail_from_right_to_left(host: WebHost, browser: Browser) -> None:
