@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 
+import pypdf
 import pytest
 
 from postfix_archive.postfix import reference
@@ -37,6 +40,11 @@ def open_contract(visit: Visit) -> None:
     visit.page.press("#q", "Enter")
     visit.page.click(f"ol.hits >> text={SUBJECT}")
     visit.page.wait_for_selector("h2:has-text('Integrity')")
+
+
+def compact(text: str) -> str:
+    """Return a text without what a PDF file has in another way: spaces, ligatures."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def test_auditor_finds_a_blind_recipient_and_takes_the_attachment(
@@ -96,6 +104,29 @@ def test_styles_of_a_mail_hide_no_target(host: WebHost, browser: Browser) -> Non
     assert target.evaluate(IS_ON_TOP)
     assert target.evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 10
     assert "164, 14, 38" in target.evaluate("e => getComputedStyle(e).color")
+    visit.close()
+
+
+@pytest.mark.parametrize("view", ["", "/print"])
+def test_printed_message(host: WebHost, browser: Browser, view: str) -> None:
+    """Envelope, header and text are on paper, and nothing to click."""
+    visit = browser.visit(host.url, scheme="dark")
+    visit.log_in("anna")
+    open_contract(visit)
+    visit.go(visit.page.url.partition("?")[0] + view)
+    pages = pypdf.PdfReader(io.BytesIO(visit.page.pdf(format="A4"))).pages
+    text = compact("".join(each.extract_text() for each in pages))
+    for each in (
+        *("Envelope", BLIND, "Bcc", "Timeline", "Integrity", "SHA-256"),
+        *("alice@example.org", "bob@example.net", SUBJECT, "Sun, 22 Nov 2026"),
+        *("The contract is enclosed.", web_mails.ATTACHMENT_NAME),
+        *(["contract@example.org", "MIME-Version"] if view else []),
+    ):
+        assert compact(each) in text
+    labels = "nav a, header button, .skip, footer a"
+    for label in visit.page.locator(labels).all_inner_texts():
+        assert compact(label) not in text, label
+    assert visit.page.locator(labels).count() > 5
     visit.close()
 
 
