@@ -1,12 +1,13 @@
-"""The web page as a host serves it: its own user, the access service, nginx with TLS.
+"""The web page as a host serves it: its own user, the access service, TLS by a proxy.
 
     with WebHost(fill) as host:
         host.url        https://archive.example.com:PORT, on 127.0.0.1
         host.run_command("history")
 
 ``fill`` adds messages to a sample store, which then belongs to ARCHIVE_USER; the page
-runs as WEB_USER and reads it by the group READERS. nginx has contrib/web-nginx.conf.
-Users and passwords are those of web_site. Needs root, and Debian's nginx.
+runs as WEB_USER and reads it by the group READERS. The proxy is Debian's nginx or
+apache2, with the example of contrib. Users and passwords are those of web_site. Needs
+root.
 """
 
 from __future__ import annotations
@@ -61,9 +62,27 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    access_log {directory}/log;
     {server}
 }}
 """
+# With an access log of all hosts, as Debian has one.
+APACHE = """\
+ServerRoot {directory}
+DefaultRuntimeDir {directory}
+PidFile {directory}/apache2.pid
+User {user}
+Group {group}
+Listen 127.0.0.1:{tls_port}
+ServerName {name}
+{modules}
+ErrorLog {directory}/log
+CustomLog {directory}/log combined
+LogFormat "%h %l %u %t \\"%r\\" %>s %O \\"%{{Referer}}i\\"" combined
+{server}
+"""
+APACHE_MODULES = ("mpm_event", "authz_core", "socache_shmcb", "ssl", "headers")
+APACHE_MODULES += ("proxy", "proxy_http", "alias")
 CERTIFICATE = (
     "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
 )
@@ -72,13 +91,23 @@ CERTIFICATE = (
 class WebHost:
     """A page over a sample store, and all processes that it needs."""
 
-    def __init__(self, fill: Callable[[SampleStore], None], settings: str = "") -> None:
-        """Add messages with fill; settings are further lines of archive-web.cf."""
+    def __init__(
+        self,
+        fill: Callable[[SampleStore], None],
+        settings: str = "",
+        *,
+        proxy: str = "nginx",
+    ) -> None:
+        """Add messages with fill; settings are further lines of archive-web.cf.
+
+        proxy: nginx or apache.
+        """
         self.directory = Path(tempfile.mkdtemp(prefix="pfa-web-"))
         self.port, self.tls_port = free_ports(2)
         self.url = f"https://{HOST_NAME}:{self.tls_port}"
         self._fill = fill
         self._settings = settings
+        self._proxy = proxy
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -143,7 +172,11 @@ class WebHost:
         self._change_owner(self.directory / "web", WEB_USER)
         self._run("access-service", ready=str(self.directory / "run" / "access"))
         self._run("web", ready=("127.0.0.1", self.port))
-        self._run_nginx(values)
+        self._make_certificate()
+        if self._proxy == "nginx":
+            self._run_nginx(values)
+        else:
+            self._run_apache(values)
 
     def _change_owner(self, directory: Path, user: str) -> None:
         account = pwd.getpwnam(user)
@@ -153,30 +186,59 @@ class WebHost:
     def _run(self, command: str, ready: str | tuple[str, int]) -> None:
         self._spawn(self._command_line(command), ready)
 
-    def _run_nginx(self, values: dict[str, object]) -> None:
-        key, certificate = self.directory / "key.pem", self.directory / "cert.pem"
+    def _make_certificate(self) -> None:
         subprocess.run(
             ["openssl", *CERTIFICATE.split(), "-subj", f"/CN={HOST_NAME}"]
             + ["-addext", f"subjectAltName=DNS:{HOST_NAME}"]
-            + ["-keyout", str(key), "-out", str(certificate)],
+            + ["-keyout", str(self.directory / "key.pem")]
+            + ["-out", str(self.directory / "cert.pem")],
             check=True,
             capture_output=True,
         )
-        server = (ROOT / "contrib" / "web-nginx.conf").read_text()
-        for pattern, text in (
+
+    def _run_nginx(self, values: dict[str, object]) -> None:
+        server = self._example(
+            "web-nginx.conf",
             (r"listen 443 ssl;", f"listen 127.0.0.1:{self.tls_port} ssl;"),
             (r"listen \[::\]:443 ssl;", ""),
-            (r"(?<=ssl_certificate)( +)/\S+;", rf"\1{certificate};"),
-            (r"(?<=ssl_certificate_key)( +)/\S+;", rf"\1{key};"),
+            (r"(?<=ssl_certificate)( +)/\S+;", rf"\1{self.directory}/cert.pem;"),
+            (r"(?<=ssl_certificate_key)( +)/\S+;", rf"\1{self.directory}/key.pem;"),
             (r"error_log /\S+", "error_log stderr"),
             (r"127\.0\.0\.1:8090", f"127.0.0.1:{self.port}"),
-        ):
-            server, count = re.subn(pattern, text, server)
-            assert count == 1, pattern
+        )
         path = self.directory / "nginx.conf"
         path.write_text(NGINX.format(**values, server=server))
         command = ["nginx", "-e", "stderr", "-p", str(self.directory), "-c", str(path)]
         self._spawn(command, ("127.0.0.1", self.tls_port))
+
+    def _run_apache(self, values: dict[str, object]) -> None:
+        server = self._example(
+            "web-apache.conf",
+            (r"(?<=VirtualHost \*:)443", str(self.tls_port)),
+            (r"(?<=SSLCertificateFile)( +)/\S+", rf"\1{self.directory}/cert.pem"),
+            (r"(?<=SSLCertificateKeyFile)( +)/\S+", rf"\1{self.directory}/key.pem"),
+            (r"(?<=ProxyPass)( +/ http://127\.0\.0\.1:)8090", rf"\g<1>{self.port}"),
+            (
+                r"(?<=ProxyPassReverse)( / http://127\.0\.0\.1:)8090",
+                rf"\g<1>{self.port}",
+            ),
+        )
+        modules = "\n".join(
+            f"LoadModule {each}_module /usr/lib/apache2/modules/mod_{each}.so"
+            for each in APACHE_MODULES
+        )
+        path = self.directory / "apache2.conf"
+        path.write_text(APACHE.format(**values, server=server, modules=modules))
+        command = ["apache2", "-D", "FOREGROUND", "-f", str(path)]
+        self._spawn(command, ("127.0.0.1", self.tls_port))
+
+    def _example(self, name: str, *changes: tuple[str, str]) -> str:
+        """Return an example of contrib, with the paths and ports of this host."""
+        text = (ROOT / "contrib" / name).read_text()
+        for pattern, replacement in changes:
+            text, count = re.subn(pattern, replacement, text)
+            assert count == 1, pattern
+        return text
 
     def _spawn(self, command: list[str], address: str | tuple[str, int]) -> None:
         """Start a process, and wait until it listens."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
-import subprocess
+import unicodedata
 import zipfile
 from pathlib import Path
 
+import pypdf
 import pytest
 
 from postfix_archive.postfix import reference
@@ -16,7 +18,7 @@ from postfix_archive.web.message import safe_html
 
 import web_mails
 from web_browser import Browser, Scheme, Visit
-from web_host import HOST_NAME, WebHost
+from web_host import WebHost
 
 pytestmark = pytest.mark.live
 SUBJECT = "Contract for the new building"
@@ -38,6 +40,11 @@ def open_contract(visit: Visit) -> None:
     visit.page.press("#q", "Enter")
     visit.page.click(f"ol.hits >> text={SUBJECT}")
     visit.page.wait_for_selector("h2:has-text('Integrity')")
+
+
+def compact(text: str) -> str:
+    """Return a text without what a PDF file has in another way: spaces, ligatures."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def test_auditor_finds_a_blind_recipient_and_takes_the_attachment(
@@ -100,14 +107,27 @@ def test_styles_of_a_mail_hide_no_target(host: WebHost, browser: Browser) -> Non
     visit.close()
 
 
-def test_proxy_logs_no_search(host: WebHost) -> None:
-    """Not even of a request that it refuses."""
-    command = ["curl", "-sk", "--resolve", f"{HOST_NAME}:{host.tls_port}:127.0.0.1"]
-    command += ["--data-binary", "@-", "-o", "/dev/null", "-w", "%{http_code}"]
-    url = f"{host.url}/search?q=secret-word"
-    body = b"x" * (2 << 20)
-    assert subprocess.check_output([*command, url], input=body) == b"413"
-    assert "secret-word" not in host.log
+@pytest.mark.parametrize("view", ["", "/print"])
+def test_printed_message(host: WebHost, browser: Browser, view: str) -> None:
+    """Envelope, header and text are on paper, and nothing to click."""
+    visit = browser.visit(host.url, scheme="dark")
+    visit.log_in("anna")
+    open_contract(visit)
+    visit.go(visit.page.url.partition("?")[0] + view)
+    pages = pypdf.PdfReader(io.BytesIO(visit.page.pdf(format="A4"))).pages
+    text = compact("".join(each.extract_text() for each in pages))
+    for each in (
+        *("Envelope", BLIND, "Bcc", "Timeline", "Integrity", "SHA-256"),
+        *("alice@example.org", "bob@example.net", SUBJECT, "Sun, 22 Nov 2026"),
+        *("The contract is enclosed.", web_mails.ATTACHMENT_NAME),
+        *(["contract@example.org", "MIME-Version"] if view else []),
+    ):
+        assert compact(each) in text
+    labels = "nav a, header button, .skip, footer a"
+    for label in visit.page.locator(labels).all_inner_texts():
+        assert compact(label) not in text, label
+    assert visit.page.locator(labels).count() > 5
+    visit.close()
 
 
 def test_mail_from_right_to_left(host: WebHost, browser: Browser) -> None:

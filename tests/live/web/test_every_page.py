@@ -1,4 +1,4 @@
-"""What holds for every page: accessible, light, by keyboard, nothing from elsewhere.
+"""What holds for every page: accessible, light, nothing from elsewhere.
 
 The pages are found by following the links, as each of the users.
 """
@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pytest
 
 import web_browser
-import web_site
 from web_browser import Browser, Scheme, Visit
 from web_host import WebHost
 
@@ -20,11 +19,6 @@ pytestmark = pytest.mark.live
 PAGE_BYTES = 60_000  # as the browser counts them, without mail
 VIEWS: list[tuple[int, Scheme]] = [(1280, "light"), (320, "dark")]
 USERS = ("anna", "otto", "adam", "bob")
-FOCUS = """() => {
-    const element = document.activeElement;
-    const outline = getComputedStyle(element).outlineStyle;
-    return {name: element.tagName, outline, text: element.innerText};
-}"""
 PAGE_LIMIT = 40  # pages of a walk
 
 
@@ -94,26 +88,4 @@ def test_pages_are_light(host: WebHost, browser: Browser) -> None:
         visit.page.reload(wait_until="networkidle")
         totals[path] = sum(sizes)
     assert {k: v for k, v in totals.items() if not 0 < v < PAGE_BYTES} == {}
-    visit.close()
-
-
-def test_login_by_keyboard_alone(host: WebHost, browser: Browser) -> None:
-    """And the focus can be seen wherever it goes."""
-    visit = browser.visit(host.url)
-    visit.go("/login")
-    visit.page.wait_for_selector("#name:focus")
-    visit.page.keyboard.type("anna")
-    visit.page.keyboard.press("Tab")
-    visit.page.keyboard.type(web_site.PASSWORD)
-    visit.page.keyboard.press("Enter")
-    visit.page.wait_for_selector("header .log-out")
-    visit.go("/account")
-    visit.page.keyboard.press("Tab")
-    seen = []
-    while (focus := visit.page.evaluate(FOCUS))["name"] != "BODY":
-        assert focus["outline"] != "none", focus
-        seen.append(focus["text"].strip())
-        visit.page.keyboard.press("Tab")
-    assert seen[0] == "Skip to content"
-    assert "Log out" in seen
     visit.close()
