@@ -16,8 +16,9 @@ from postfix_archive.errors import (
     RecordDamaged,
     StoreFailed,
 )
-from postfix_archive.message import archive_copy, digest, envelope
+from postfix_archive.message import address, archive_copy, digest, envelope
 from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,8 +77,23 @@ class Capture:
         self.verdict = verdict
         self.lines_above = lines_above
 
+    def event_fields(self, **extra_fields: str) -> dict[str, str | int]:
+        """Return the fields of the journal's event for this capture."""
+        fields: dict[str, str | int] = {
+            "id": self.record_id,
+            "capsule": self.capsule_id,
+            **extra_fields,
+            "sha256": self.sha256,
+            "size": self.size,
+            "stamp": self.verdict,
+            "envelope": address.as_text(self.envelope_fields),
+        }
+        if self.lines_above:
+            fields["above"] = address.as_text(self.lines_above)
+        return fields
 
-def write_compressed(draft: files.Draft, content: Iterable[bytes]) -> str:
+
+def write_compressed(draft: Draft, content: Iterable[bytes]) -> str:
     """Write content as gzip, durably; return the SHA-256 of the compressed file."""
     compressor = zlib.compressobj(6, zlib.DEFLATED, GZIP_WBITS, GZIP_MEM_LEVEL)
     file_sha256 = digest.sha256()

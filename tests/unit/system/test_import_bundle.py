@@ -61,8 +61,8 @@ BOTH_PROGRAM = """
     postfix.main_cf postfix.smtp_client
     stamp_filter.transaction
     store.archive store.copy_file store.fallback store.journal store.journal_format
-    store.known_end
-    system.deadline system.files system.spool
+    store.journal_segment store.known_end
+    system.deadline system.draft system.files system.spool
     fcntl itertools zlib
 """
 EXPECTED_MODULES = {
