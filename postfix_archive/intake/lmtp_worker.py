@@ -22,6 +22,7 @@ from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
 from postfix_archive.stamp_filter import transaction
 from postfix_archive.stamp_filter.write_through import WriteThrough
+from postfix_archive.store import copy_file
 from postfix_archive.system import deadline, spool
 from postfix_archive.system.file_watch import Watch
 
@@ -251,6 +252,7 @@ def main(arguments: list[bytes]) -> int:
     digest.select_implementation(
         digest.OPENSSL_THRESHOLD
     )  # a worker digests many messages
+    copy_file.select_compression()
     macros, _ = transaction.parse_arguments(arguments)
     try:
         Worker(_message_handler(macros[b"nexthop"]), macros).serve()
