@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+
+import isal
 
 from private_postfix import PrivatePostfix
 
@@ -96,10 +100,20 @@ def build(
     postfix.postconf(virtual_mailbox_base=str(maildir(postfix).parent))
     maildir(postfix).parent.mkdir()
     shutil.chown(maildir(postfix).parent, "nobody", "nogroup")
+    _install_package(postfix, isal)
     if name in EDITS:
         for script in BENCH_DIRECTORY.glob("null_*.py"):
             shutil.copy(script, postfix.program_directory)
     return postfix
+
+
+def _install_package(postfix: PrivatePostfix, package: ModuleType) -> None:
+    """Put a package where make install has those of the commands."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    directory = postfix.program_directory / "commands" / "lib" / version
+    (directory / "site-packages").mkdir(parents=True)
+    source = Path(str(package.__file__)).parent
+    shutil.copytree(source, directory / "site-packages" / source.name)
 
 
 def maildir(postfix: PrivatePostfix) -> Path:
