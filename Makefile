@@ -165,7 +165,7 @@ requirements:
 	@set -e; compile() { CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile \
 	    --quiet $(VERSIONS) --generate-hashes --strip-extras --no-emit-index-url \
 	    --no-emit-find-links "$$@" setup.cfg; }; \
-	  compile --extra search --extra procedure --output-file $(REQUIREMENTS).txt; \
+	  compile --extra search --extra procedure --extra speed --output-file $(REQUIREMENTS).txt; \
 	  before="--constraint $(REQUIREMENTS).txt"; \
 	  for part in $(PARTS); do \
 	    compile --extra $$part $$before --output-file $(REQUIREMENTS)-$$part.txt; \

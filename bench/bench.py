@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 from contextlib import ExitStack
@@ -36,6 +37,7 @@ DEFAULTS = {
     "LATENCIES": "20",
     "TRACED": "50",
     "ALONE": "20",
+    "PILER": "",
     "OUT": "build/bench",
 }
 HELP = {
@@ -48,6 +50,7 @@ HELP = {
     "LATENCIES": "messages a round whose latency is taken, one after the other",
     "TRACED": "messages in the pass that counts fsyncs and looks at memory",
     "ALONE": "processes that are run by themselves, for their CPU",
+    "PILER": "host:port of another archive (an SMTP server) to compare with",
     "OUT": "directory for bench.json and what is made from it",
 }
 
@@ -77,7 +80,7 @@ class Bench:
         }
 
     def _start(self, name: str, stack: ExitStack) -> None:
-        postfix = variants.build(name)
+        postfix = variants.build(name, peer=self.options.piler)
         group = resource_usage.ControlGroup(postfix.directory.name)
         stack.callback(group.remove)
         with group.entered():
@@ -154,7 +157,7 @@ class Bench:
         """Return all that bench.json says."""
         return {
             "machine": self.machine,
-            "options": vars(self.options) | {"out": ""},
+            "options": vars(self.options) | {"out": "", "piler": ""},
             "runs": {
                 each: {
                     name: {
@@ -189,7 +192,11 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     for name in ("sizes", "recipients", "sessions"):
         setattr(options, name, command_line.parse_numbers(getattr(options, name)))
     options.variants = options.variants.split(",")
-    if unknown := set(options.variants) - set(variants.NAMES):
+    if options.piler:
+        if not re.fullmatch(r".+:\d+", options.piler):
+            parser.error(f"PILER={options.piler}: not host:port")
+        options.variants.append(variants.BCC_SMTP)
+    if unknown := set(options.variants) - {*variants.NAMES, variants.BCC_SMTP}:
         parser.error(f"no such variant: {', '.join(sorted(unknown))}")
     return options
 

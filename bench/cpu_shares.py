@@ -30,6 +30,7 @@ PAIRS = (
     (variants.PIPE, variants.NULL_PIPE),
     (variants.LMTP, variants.NULL_LMTP),
     (variants.LMTP, variants.ALWAYS_BCC),
+    (variants.NATIVE_LMTP, variants.ALWAYS_BCC),
 )
 MAX_USE = "100000"  # max_use: no daemon ends by itself meanwhile
 

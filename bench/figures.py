@@ -17,6 +17,11 @@ RATIOS = (
     (variants.LMTP, variants.ALWAYS_BCC),
     (variants.LMTP, variants.NULL_LMTP),
     (variants.PIPE, variants.NULL_PIPE),
+    (variants.NATIVE_PIPE, variants.ALWAYS_BCC),
+    (variants.NATIVE_LMTP, variants.ALWAYS_BCC),
+    (variants.NATIVE_LMTP, variants.PLAIN),
+    (variants.BCC_SMTP, variants.ALWAYS_BCC),
+    (variants.NATIVE_LMTP, variants.BCC_SMTP),
 )
 
 

@@ -67,7 +67,7 @@ class Growth:
             str, tuple[PrivatePostfix, resource_usage.ControlGroup]
         ] = {}
         self.ports: dict[str, dict[int, int]] = {}
-        for name in variants.OURS:
+        for name in variants.FILTERS:
             self._start(name, store, stack)
         self.runs: dict[str, dict[int, list[load.Run]]] = {
             name: {count: [] for count in options.stored} for name in self.instances
@@ -153,7 +153,9 @@ def measure(options: argparse.Namespace, store: Path) -> dict[str, object]:
         "held": contents,
         "rates": growth.rates(),
         "served": worker_memory.memory(options.served),
-        "large_kb": {name: peak_memory(name, options.large) for name in variants.OURS},
+        "large_kb": {
+            name: peak_memory(name, options.large) for name in variants.FILTERS
+        },
     }
 
 

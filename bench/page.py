@@ -50,6 +50,39 @@ the copies (`archive_delivery = store`). The chart is performance.svg; writing S
 no package.
 """
 
+MODES = (
+    ("for a host with", "some 10 messages/s", "more", "some 10 messages/s", "many"),
+    ("live mail waits for", *2 * ("the stamp filter",), *2 * ("nothing of ours",)),
+    (
+        "while the program is broken",
+        *2 * ("all mail waits",),
+        *2 * ("copies wait, mail is delivered",),
+    ),
+    (
+        "while the store fails",
+        *2 * ("copies go into the fallback directory",),
+        *2 * ("copies wait in the queue",),
+    ),
+    (
+        "recipients as",
+        *2 * ("the client named them",),
+        *2 * ("cleanup(8) knows them before virtual aliases",),
+    ),
+    ("login (SASL)", "yes", "no", "yes", "no"),
+    ("NOTIFY and ORCPT", "no", "yes", "no", "no"),
+    (
+        "mail that comes back to this host",
+        *2 * ("known by its stamp",),
+        *2 * ("archived again",),
+    ),
+    (
+        "uses of Postfix",
+        *2 * ("content_filter, three ports",),
+        *2 * ("recipient_bcc_maps, transport_maps",),
+    ),
+    ("our processes", *2 * ("one a message", "workers that stay")),
+)
+
 
 def write(out: Path) -> str:
     """Write performance.md and performance.svg beside the figures; return the page."""
@@ -76,7 +109,7 @@ def render(bench: Result, growth: Result) -> str:
             f"| {name} | {variants.MEANING[name]} |" for name in _variant_names(bench)
         ),
     )
-    parts = (_chart, _rates, _ratios, _latency, _traced, _alone, _profile)
+    parts = (_chart, _modes, _rates, _ratios, _latency, _traced, _alone, _profile)
     sections = [targets.section(bench, growth), *(part(bench) for part in parts)]
     texts = ["\n".join(each) for each in (*sections, growth_section.section(growth))]
     return "\n".join([head, *(f"{each}\n" for each in texts if each)])
@@ -105,6 +138,25 @@ def _variant_names(result: Result) -> list[str]:
 def _chart(result: Result) -> Iterator[str]:
     if variants.PLAIN in _variant_names(result):
         yield "![Messages/s of all variants as a share of plain](performance.svg)"
+
+
+def _modes(result: Result) -> Iterator[str]:
+    """Yield the table of the modes, with what was measured of them."""
+    cells = result["runs"].get(targets.TARGET_LOAD, {})
+    names = (variants.PIPE, variants.LMTP, variants.NATIVE_PIPE, variants.NATIVE_LMTP)
+    yield from ("## Which mode for which host", "")
+    yield _row("", *names)
+    yield _row(*["---"] * (len(names) + 1))
+    shares = (_share(cells, each) for each in names)
+    yield _row(f"messages/s / {variants.ALWAYS_BCC}", *shares)
+    yield from (_row(*cells) for cells in MODES)
+
+
+def _share(cells: dict[str, dict[str, list[float]]], name: str) -> str:
+    if not {name, variants.ALWAYS_BCC} <= set(cells):
+        return "not measured"
+    rates = (cells[each]["rate"] for each in (name, variants.ALWAYS_BCC))
+    return f"{figures.ratio(*rates).middle:.2f}"
 
 
 def _rates(result: Result) -> Iterator[str]:

@@ -22,6 +22,8 @@ def start(path: str, arguments: "list[bytes]") -> int:
     release = link_target(f"{directory}/current") or directory
     sys.path[:0] = [release, directory]
     if name == LMTP_WORKER:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        sys.path.append(f"{release}/commands/lib/python{version}/site-packages")
         from postfix_archive.intake import lmtp_worker
 
         return lmtp_worker.main(arguments)

@@ -22,6 +22,7 @@ from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
 from postfix_archive.stamp_filter import transaction
 from postfix_archive.stamp_filter.write_through import WriteThrough
+from postfix_archive.store import copy_file
 from postfix_archive.system import deadline, spool
 from postfix_archive.system.file_watch import Watch
 
@@ -130,7 +131,9 @@ class Worker:
         self._session = lmtp_session.Session(os.uname().nodename.encode())
         self._configuration: LoadedConfiguration | None = None
         self._connection_cache = smtp_client.ConnectionCache(is_enabled=True)
-        self._program_watch = Watch(*_program_files())
+        *modules, release = _program_files()
+        self._release_watch, self._module_watch = Watch(release), Watch(*modules)
+        self._last_module_check = 0.0
         self._end_time = time.monotonic() + LIFETIME
         # None: not checked since the last message.
         self._last_check: float | None = None
@@ -222,7 +225,10 @@ class Worker:
         self._transaction = None
 
     def _is_due_to_end(self) -> bool:
-        """Tell whether the lifetime is over, or code or settings have changed."""
+        """Tell whether the lifetime is over, or code or settings have changed.
+
+        An upgrade changes the symlink to the release; a module alone is seldom edited.
+        """
         now = time.monotonic()
         if self._last_check is not None and now - self._last_check < CHECK_INTERVAL:
             return now > self._end_time
@@ -230,7 +236,12 @@ class Worker:
         is_outdated = (
             self._configuration is not None and self._configuration.is_outdated
         )
-        return is_outdated or self._program_watch.is_changed or now > self._end_time
+        if is_outdated or self._release_watch.is_changed or now > self._end_time:
+            return True
+        if now - self._last_module_check < CHECK_INTERVAL:
+            return False
+        self._last_module_check = now
+        return self._module_watch.is_changed
 
     def _read(self) -> bytes:
         try:
@@ -251,6 +262,7 @@ def main(arguments: list[bytes]) -> int:
     digest.select_implementation(
         digest.OPENSSL_THRESHOLD
     )  # a worker digests many messages
+    copy_file.select_compression()
     macros, _ = transaction.parse_arguments(arguments)
     try:
         Worker(_message_handler(macros[b"nexthop"]), macros).serve()

@@ -52,9 +52,20 @@ def fields(head: bytes, start: int = 0) -> Iterator[Field]:
         start = field_end
 
 
+_last_parsed: tuple[bytes, list[Field]] = (b"", [])
+
+
+def _all_fields(head: bytes) -> list[Field]:
+    """Return all header fields; several questions about a head parse it once."""
+    global _last_parsed
+    if _last_parsed[0] is not head:
+        _last_parsed = head, list(fields(head))
+    return _last_parsed[1]
+
+
 def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
     """Return the first field with this lower-case name, None if there is none."""
-    for field in fields(head, start):
+    for field in fields(head, start) if start else _all_fields(head):
         if field.name == name:
             return field
     return None
@@ -62,10 +73,8 @@ def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
 
 def end(head: bytes) -> int:
     """Return the offset after the last header field."""
-    offset = 0
-    for field in fields(head):
-        offset = field.end
-    return offset
+    parsed = _all_fields(head)
+    return parsed[-1].end if parsed else 0
 
 
 def body_start(head: bytes) -> int:

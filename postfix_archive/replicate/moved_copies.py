@@ -33,6 +33,7 @@ from postfix_archive.store import archive as store_archive
 from postfix_archive.store import copy_file, journal, journal_event, journal_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.system import files, spool
+from postfix_archive.system.draft import Draft
 from postfix_archive.system.spool import Spool
 
 # Copies that are moved before the service looks at the journals again.
@@ -117,7 +118,7 @@ class Mover:
                 " postfix-archive verify --object-store"
             )
             return
-        draft = files.Draft(f"{self._archive.directory}/{store_archive.DRAFTS}")
+        draft = Draft(f"{self._archive.directory}/{store_archive.DRAFTS}")
         try:
             content = header_file(path, sha256)
             if len(content) >= os.stat(path).st_size:

@@ -16,7 +16,7 @@ from postfix_archive.errors import ObjectMissing
 from postfix_archive.replicate import layout
 from postfix_archive.replicate.bucket import Bucket, Version
 from postfix_archive.replicate.layout import ChainedLine, JournalPart
-from postfix_archive.store import journal, journal_format
+from postfix_archive.store import journal_format, journal_segment
 
 Report = Callable[[int], None]  # gets a position in the journal
 
@@ -70,7 +70,7 @@ def read(
     versions = _versions(bucket, layout.parts_prefix(archive, journal_name))
     later = sorted(versions, key=lambda each: -each.part.start)
     candidates: list[_PartVersion] = []
-    position, last_sha256 = 0, journal.FIRST_PREV
+    position, last_sha256 = 0, journal_segment.FIRST_PREV
     while True:
         # What an interrupted process has uploaded may end within a later part.
         candidates = [each for each in candidates if each.part.end > position]

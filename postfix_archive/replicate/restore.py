@@ -35,6 +35,7 @@ from postfix_archive.store import (
     journal_reader,
 )
 from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 Progress = Callable[[int], None]  # gets how many more files are there
 DRAFT_SUFFIX = ".restoring"
@@ -218,7 +219,7 @@ class _Restoration:
 
     def _download(self, key: str, version_id: str, path: str, sha256: str) -> bool:
         """Write an object to a file if it has this SHA-256; tell whether it has."""
-        draft = files.Draft(self._drafts)
+        draft = Draft(self._drafts)
         try:
             digest = hashlib.sha256()
             for chunk in self._bucket.chunks(key, version_id):

@@ -14,6 +14,7 @@ from postfix_archive.store import (
     journal,
     journal_format,
     journal_reader,
+    journal_segment,
     tally_cache,
     verifier,
 )
@@ -75,7 +76,7 @@ def unsealed_since(store: str, archives: Iterable[str], last: Seal | None) -> st
 
 def _first_head(archive: str, name: str) -> Head:
     """Return the head of a journal without a line."""
-    return Head(archive, name, "", 0, journal.FIRST_PREV, 0, 0, 0, "")
+    return Head(archive, name, "", 0, journal_segment.FIRST_PREV, 0, 0, 0, "")
 
 
 def _loss(store: str, head: Head) -> str:

@@ -21,8 +21,9 @@ from itertools import count
 
 from postfix_archive.errors import StoreFailed
 from postfix_archive.message import address, digest, stamp
-from postfix_archive.store import copy_file, journal, known_end
+from postfix_archive.store import copy_file, journal, journal_format, known_end
 from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,15 +84,26 @@ class Archive:
         now has. Durable on return. Raises StoreFailed and JournalFailed.
         """
         self._make_directory()
-        draft = files.Draft(f"{self.directory}/{DRAFTS}")
+        draft = Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
-            with self.open_journal() as journal_file:
-                name = self._copy_name(capture, journal_file, time)
-                if not self._has_file(name):
-                    self._publish(draft, capture, name, file_sha256, journal_file, time)
-                    return {journal.ARCHIVED}
-                return _append_supplement(journal_file, capture, time, file=name)
+            name = copy_file.copy_name(capture.record_id)
+            with self.open_journal(is_locked=False) as journal_file:
+                # Unlocked: nobody waits for this fsync. What others see of it is what
+                # a crash could have left, and they complete it in the same way.
+                is_new = self._publish(draft, name)
+                journal_file.lock()
+                if not (is_new and self._is_uncommitted(draft, name)):
+                    name, is_new = self._find_or_publish(
+                        draft, capture, journal_file, time
+                    )
+                if not is_new:
+                    return _append_supplement(journal_file, capture, time, file=name)
+                fields = capture.event_fields(file=name, file_sha256=file_sha256)
+                later = journal_file.append_unlocked(journal.ARCHIVED, time, **fields)
+                if not _has_removal(later, capture.record_id):
+                    copy_file.mark_committed(self.path(name))
+                return {journal.ARCHIVED}
         finally:
             draft.discard()
 
@@ -102,7 +114,7 @@ class Archive:
         added, if the copy has been removed meanwhile.
         """
         with self.open_journal() as journal_file:
-            if not self._has_file(self._copy_name(capture, journal_file, time)):
+            if not self._find_copy(capture, journal_file, time)[1]:
                 return set()
             return _append_supplement(journal_file, capture, time)
 
@@ -141,7 +153,7 @@ class Archive:
 
         A report with the same ``covers`` is not written again.
         """
-        draft = files.Draft(f"{self.directory}/{DRAFTS}")
+        draft = Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
             with self.open_journal() as journal_file:
@@ -174,10 +186,10 @@ class Archive:
                 queued_as=queue_id,
             )
 
-    def open_journal(self) -> journal.Journal:
+    def open_journal(self, *, is_locked: bool = True) -> journal.Journal:
         """Open and lock the journal, unless it has lost what it had."""
         self._require_known_end()
-        return journal.Journal(self.directory, host=self._host)
+        return journal.Journal(self.directory, host=self._host, is_locked=is_locked)
 
     def _require_known_end(self) -> None:
         if self._marker_directory:
@@ -238,48 +250,60 @@ class Archive:
         if self._marker_directory:
             known_end.mark_used(self._marker_directory, self._store_directory)
 
-    def _publish(
+    def _publish(self, draft: Draft, name: str) -> bool:
+        """Give the draft its name, durably; False if there is a file of this name."""
+        path = self.path(name)
+        self._has_directories(name)
+        files.make_directory(files.parent_directory(path))
+        return draft.publish_new(path)
+
+    def _is_uncommitted(self, draft: Draft, name: str) -> bool:
+        """Return whether the draft is there, not committed or deleted by another."""
+        path = self.path(name)
+        return draft.is_at(path) and not copy_file.is_committed(path)
+
+    def _find_or_publish(
         self,
-        draft: files.Draft,
+        draft: Draft,
         capture: Capture,
-        name: str,
-        file_sha256: str,
         journal_file: journal.Journal,
         time: str,
-    ) -> None:
-        path = self.path(name)
-        files.make_directory(files.parent_directory(path))
-        draft.publish(path)
-        _append_capture(
-            journal_file,
-            journal.ARCHIVED,
-            capture,
-            time,
-            file=name,
-            file_sha256=file_sha256,
-        )
-        copy_file.mark_committed(path)
+    ) -> tuple[str, bool]:
+        """Return the name of the copy of this original, and whether it is the draft."""
+        while True:  # others publish theirs without the lock
+            name, is_there = self._find_copy(capture, journal_file, time)
+            if is_there:
+                return name, False
+            if self._publish(draft, name):
+                return name, True
 
-    def _copy_name(
+    def _find_copy(
         self, capture: Capture, journal_file: journal.Journal, time: str
-    ) -> str:
-        """Return the file name for this original.
+    ) -> tuple[str, bool]:
+        """Return the file name for this original, and whether it is there, committed.
 
         A second original with the same archive id gets its own file name. It occurs
         when a stamped message is captured again before its first capsule arrives.
         """
-        record_id = capture.record_id
-        name = copy_file.copy_name(record_id)
-        if self._has_current_file(name, record_id, journal_file):
-            self._complete_commit(name, record_id, journal_file, time)
-            if (
-                capture.verdict != stamp.VALID
-                and self._original_sha256(name) != capture.sha256
-            ):
-                name = copy_file.copy_name(record_id, capture.sha256[:12])
-                if self._has_current_file(name, record_id, journal_file):
-                    self._complete_commit(name, record_id, journal_file, time)
-        return name
+        name = copy_file.copy_name(capture.record_id)
+        is_there = self._has_committed(name, capture, journal_file, time)
+        if (
+            is_there
+            and capture.verdict != stamp.VALID
+            and self._original_sha256(name) != capture.sha256
+        ):
+            name = copy_file.copy_name(capture.record_id, capture.sha256[:12])
+            is_there = self._has_committed(name, capture, journal_file, time)
+        return name, is_there
+
+    def _has_committed(
+        self, name: str, capture: Capture, journal_file: journal.Journal, time: str
+    ) -> bool:
+        """Return whether the file exists, which is committed then."""
+        if not self._has_current_file(name, capture.record_id, journal_file):
+            return False
+        self._complete_commit(name, capture.record_id, journal_file, time)
+        return True
 
     def _has_current_file(
         self, name: str, record_id: str, journal_file: journal.Journal
@@ -300,7 +324,11 @@ class Archive:
         return False
 
     def _has_file(self, name: str) -> bool:
-        """Return whether the file exists; raise StoreFailed for a symlink in its path.
+        """Return whether the file exists; raise StoreFailed for another type."""
+        return self._has_directories(name) and files.is_file(self.path(name))
+
+    def _has_directories(self, name: str) -> bool:
+        """Return whether the directories of a file exist; refuse a symlink.
 
         The archive's directory may be a symlink to another disk, nothing below it.
         """
@@ -309,7 +337,7 @@ class Archive:
             if not files.is_directory(self.path(name[:position])):
                 return False
             position = name.find("/", position + 1)
-        return files.is_file(self.path(name))
+        return True
 
     def _complete_commit(
         self, name: str, record_id: str, journal_file: journal.Journal, time: str
@@ -322,14 +350,8 @@ class Archive:
         if not journal_file.last_event(name, record_id):
             capture = copy_file.read_capture(path, self.address)
             file_sha256 = digest.sha256_of(copy_file.read_blocks(path)).hexdigest()
-            _append_capture(
-                journal_file,
-                journal.ARCHIVED,
-                capture,
-                time,
-                file=name,
-                file_sha256=file_sha256,
-            )
+            fields = capture.event_fields(file=name, file_sha256=file_sha256)
+            journal_file.append(journal.ARCHIVED, time, **fields)
         copy_file.mark_committed(path)
 
     def _original_sha256(self, name: str) -> str:
@@ -365,26 +387,14 @@ def _append_supplement(
     recent_events = journal_file.recent_events(capture.capsule_id, since_file=file)
     if recent_events & {*journal.CAPTURE_EVENTS}:
         return recent_events
-    _append_capture(journal_file, journal.SUPPLEMENT, capture, time)
+    journal_file.append_unlocked(journal.SUPPLEMENT, time, **capture.event_fields())
     return {journal.SUPPLEMENT}
 
 
-def _append_capture(
-    journal_file: journal.Journal,
-    event: str,
-    capture: Capture,
-    time: str,
-    **extra_fields: str,
-) -> None:
-    fields: dict[str, str | int] = {
-        "id": capture.record_id,
-        "capsule": capture.capsule_id,
-    }
-    fields.update(extra_fields)
-    fields["sha256"] = capture.sha256
-    fields["size"] = capture.size
-    fields["stamp"] = capture.verdict
-    fields["envelope"] = address.as_text(capture.envelope_fields)
-    if capture.lines_above:
-        fields["above"] = address.as_text(capture.lines_above)
-    journal_file.append(event, time, **fields)
+def _has_removal(lines: bytes, record_id: str) -> bool:
+    """Return whether one of these lines of the journal removed a record."""
+    substring = b'"id":"' + record_id.encode() + b'"'
+    return any(
+        journal_format.string_field(line, "event") in journal.REMOVAL_EVENTS
+        for line in journal_format.matching_lines(lines, substring)
+    )

@@ -16,15 +16,23 @@ from postfix_archive.errors import (
     RecordDamaged,
     StoreFailed,
 )
-from postfix_archive.message import archive_copy, digest, envelope
+from postfix_archive.message import address, archive_copy, digest, envelope
 from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
 
 GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952), without file name and time
 GZIP_MEM_LEVEL = 7  # memLevel of zlib; 8 doubles the time for small mail, same size
+# Measured (size, time) against level 6: 4 KB +2%, 2/3; 200 KB of text +5%, 1/3; 200 KB
+# in base64 the same.
+GZIP_LEVEL = 4
+# Of ISA-L, its highest, against zlib's level 6: 4 KB +13%, 1/3 of the time; 200 KB of
+# text +11%, 1/15; 200 KB in base64 the same size, 1/15.
+ISAL_LEVEL = 3
 BLOCK_SIZE = 1 << 16  # bytes
 PREAMBLE_LIMIT = 16 << 20  # bytes before the original: 20,000 recipients, twice
 TRAILER_LIMIT = 1 << 10  # bytes after the original
@@ -76,17 +84,52 @@ class Capture:
         self.verdict = verdict
         self.lines_above = lines_above
 
+    def event_fields(self, **extra_fields: str) -> dict[str, str | int]:
+        """Return the fields of the journal's event for this capture."""
+        fields: dict[str, str | int] = {
+            "id": self.record_id,
+            "capsule": self.capsule_id,
+            **extra_fields,
+            "sha256": self.sha256,
+            "size": self.size,
+            "stamp": self.verdict,
+            "envelope": address.as_text(self.envelope_fields),
+        }
+        if self.lines_above:
+            fields["above"] = address.as_text(self.lines_above)
+        return fields
 
-def write_compressed(draft: files.Draft, content: Iterable[bytes]) -> str:
+
+_library: ModuleType = zlib  # or one with the same functions
+_level = GZIP_LEVEL
+
+
+def select_compression() -> None:
+    """Compress with ISA-L from now on, if the package isal is installed.
+
+    Importing it takes as long as zlib does for 200 KB: for processes that write many
+    copies.
+    """
+    global _library, _level
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return
+    _library, _level = isal_zlib, ISAL_LEVEL
+
+
+def write_compressed(draft: Draft, content: Iterable[bytes]) -> str:
     """Write content as gzip, durably; return the SHA-256 of the compressed file."""
-    compressor = zlib.compressobj(6, zlib.DEFLATED, GZIP_WBITS, GZIP_MEM_LEVEL)
+    compressor = _library.compressobj(_level, zlib.DEFLATED, GZIP_WBITS, GZIP_MEM_LEVEL)
     file_sha256 = digest.sha256()
+    compressed = b""
     for chunk in content:
-        compressed = compressor.compress(chunk)
-        if compressed:
+        compressed += compressor.compress(chunk)
+        if len(compressed) >= BLOCK_SIZE:
             file_sha256.update(compressed)
             draft.write(compressed)
-    compressed = compressor.flush()
+            compressed = b""
+    compressed += compressor.flush()
     file_sha256.update(compressed)
     draft.write(compressed)
     draft.sync()

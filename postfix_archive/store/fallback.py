@@ -13,6 +13,7 @@ import posix as os
 from postfix_archive.errors import StoreFailed
 from postfix_archive.message import capsule, digest, header
 from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def put(directory: str, message: Spool, reason: str) -> str:
         return name
     if not files.is_directory(f"{directory}/{DRAFTS}"):
         files.make_directory(f"{directory}/{DRAFTS}")
-    draft = files.Draft(f"{directory}/{DRAFTS}")
+    draft = Draft(f"{directory}/{DRAFTS}")
     try:
         for chunk in message.chunks():
             draft.write(chunk)
@@ -116,7 +117,7 @@ def _check_content(path: str, name: str) -> None:
 def _write_reason(directory: str, reason: str) -> None:
     """Write the reason; ignore errors, since the capsule itself is durable."""
     try:
-        draft = files.Draft(f"{directory}/{DRAFTS}")
+        draft = Draft(f"{directory}/{DRAFTS}")
         try:
             draft.write(reason.encode("utf-8", "replace") + b"\n")
             draft.replace(f"{directory}/{REASON_FILE}")

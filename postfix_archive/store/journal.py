@@ -3,8 +3,8 @@
 Used by archive and bypass/switch (write), by reader and outcomes (read). Append-only:
 no function removes or changes a line. Lines are durable when append() returns. A write
 that fails is truncated away. A line that a crash has torn stays, the next one starts
-after a line end. journal_format has the segments, and the number of the last line in a
-second file. Raises JournalFailed.
+after a line end. journal_segment finds the end, journal_format has the segments, and
+the number of the last line in a second file. Raises JournalFailed.
 
 docs/store-format.md specifies the keys.
 """
@@ -12,16 +12,18 @@ docs/store-format.md specifies the keys.
 from __future__ import annotations
 
 import posix as os
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from time import monotonic, sleep
 
 from postfix_archive.errors import JournalFailed
-from postfix_archive.store import journal_format
+from postfix_archive.store import journal_format, journal_segment
 from postfix_archive.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from postfix_archive.store.journal_segment import End
 
     Event = tuple[str, dict[str, str | int]]  # the event's name, its other fields
 
@@ -49,18 +51,18 @@ LOCK_POLL_INTERVAL = 0.05  # seconds
 FORMAT = 2  # of the store
 NAME = journal_format.NAME
 WRITE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND
-TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
 # Bytes that are read at a time, backwards, to find events of a capsule or outcomes: at
 # 4 KB a line the last 2,000 events. An outcome or supplement that is not in them is
 # recorded again, which is harmless: readers take the union.
 RECENT_SIZE = 8 << 20
 MIN_RECENT_SIZE = RECENT_SIZE // 2  # at the start of a month also of the one before
-FIRST_PREV = "0" * journal_format.SHA256_DIGITS  # "prev" of the first line
-FIRST_LINE_START = b'{"seq":1,"time":"'
 
 
 class Journal:
-    """A journal, open and exclusively locked (flock(2)). A context manager."""
+    """A journal, open and exclusively locked (flock(2)). A context manager.
+
+    With ``is_locked=False`` lock() locks it.
+    """
 
     __slots__ = ("_archive_directory", "_directory", "_host", "_lock", "_path")
 
@@ -71,6 +73,7 @@ class Journal:
         name: str = NAME,
         host: str = "",
         lock_timeout: float | None = None,
+        is_locked: bool = True,
     ) -> None:
         """Open or make the journal of this name in an archive's directory.
 
@@ -85,7 +88,8 @@ class Journal:
         try:
             self._directory = self._open()
             self._lock = journal_format.open_lock(self._path)
-            self._wait_for_lock(lock_timeout)
+            if is_locked:
+                self._wait_for_lock(lock_timeout)
         except OSError as error:
             self._close()
             raise self._journal_error(error) from error
@@ -114,6 +118,13 @@ class Journal:
             if descriptor >= 0:
                 journal_format.close(descriptor)
         self._directory = self._lock = -1
+
+    def lock(self) -> None:
+        """Lock the journal, however long that takes."""
+        try:
+            self._wait_for_lock(None)
+        except OSError as error:
+            raise self._journal_error(error) from error
 
     def _wait_for_lock(self, timeout: float | None) -> None:
         if timeout is None:
@@ -144,39 +155,91 @@ class Journal:
         if not events:
             return
         try:
-            end = self._read_end()
-            segment = max(time[:7], end.segment)
-            last_number = max(end.number, journal_format.read_last_number(self._path))
-            new_lines = [b"\n"] if end.is_torn and segment == end.segment else []
-            if segment != end.segment:
-                self._finish(end)
-            if segment != end.segment or not end.has_first_line:
-                events = [(SEGMENT, self._segment_fields(segment)), *events]
-            last_sha256 = end.sha256
-            for number, (event, fields) in enumerate(events, last_number + 1):
-                line = journal_format.format_line(
-                    number, time, event, fields, prev=last_sha256
-                )
-                new_lines.append(line)
-                last_sha256 = journal_format.line_sha256(line)
-            self._write(segment, b"".join(new_lines))
-            journal_format.write_last(
-                self._path, last_number + len(events), last_sha256
-            )
+            lines = self._append_lines(time, events)
+            try:
+                os.fsync(lines.descriptor)
+            except OSError:
+                os.ftruncate(lines.descriptor, lines.start)
+                raise
+            finally:
+                journal_format.close(lines.descriptor)
+            journal_format.write_last(self._path, lines.number, lines.sha256)
         except OSError as error:
             raise self._journal_error(error) from error
+
+    def append_unlocked(self, event: str, time: str, **fields: str | int) -> bytes:
+        """Append one event, durably; the lock is released during the fsync.
+
+        So one write to the disk makes the lines of several processes durable. Returns
+        what others have appended meanwhile; the lock is held again. After an error the
+        line stays, since others may follow it; whoever finds it makes it durable.
+        """
+        try:
+            lines = self._append_lines(time, [(event, fields)])
+            try:
+                return self._sync_unlocked(lines)
+            finally:
+                journal_format.close(lines.descriptor)
+        except OSError as error:
+            raise self._journal_error(error) from error
+
+    def _sync_unlocked(self, lines: _Lines) -> bytes:
+        flock(self._lock, LOCK_UN)
+        try:
+            os.fsync(lines.descriptor)
+        except OSError:
+            flock(self._lock, LOCK_EX)
+            self._write_again(lines)
+            raise
+        flock(self._lock, LOCK_EX)
+        journal_format.write_last(self._path, lines.number, lines.sha256)
+        size = os.fstat(lines.descriptor).st_size
+        return journal_segment.read_range(lines.descriptor, lines.end, size)
+
+    def _write_again(self, lines: _Lines) -> None:
+        """Write the same bytes in place, after an fsync that failed.
+
+        Else a later fsync would report success, for pages that were never written.
+        """
+        descriptor = journal_segment.open_own(self._directory, lines.segment, os.O_RDWR)
+        try:
+            # Read anew: details may have been struck out.
+            content = journal_segment.read_range(descriptor, lines.start, lines.end)
+            os.pwrite(descriptor, content, lines.start)
+        finally:
+            journal_format.close(descriptor)
+
+    def _append_lines(self, time: str, events: list[Event]) -> _Lines:
+        """Append events, not durably. After an error there is none of them."""
+        end = journal_segment.read_end(self._directory, self._path)
+        segment = max(time[:7], end.segment)
+        number = max(end.number, journal_format.read_last_number(self._path))
+        new_lines = [b"\n"] if end.is_torn and segment == end.segment else []
+        if segment != end.segment:
+            self._finish(end)
+        if segment != end.segment or not end.has_first_line:
+            events = [(SEGMENT, self._segment_fields(segment)), *events]
+        sha256 = end.sha256
+        for event, fields in events:
+            number += 1
+            line = journal_format.format_line(number, time, event, fields, prev=sha256)
+            new_lines.append(line)
+            sha256 = journal_format.line_sha256(line)
+        lines = self._write(segment, b"".join(new_lines))
+        lines.number, lines.sha256 = number, sha256
+        return lines
 
     def _segment_fields(self, segment: str) -> dict[str, str | int]:
         archive = self._archive_directory.rpartition("/")[2]
         host = self._host
         return {"format": FORMAT, "archive": archive, "host": host, "segment": segment}
 
-    def _finish(self, end: _End) -> None:
+    def _finish(self, end: End) -> None:
         """Complete the newest segment, durably, before the next one begins."""
         if not end.segment:
             files.sync_directory(self._archive_directory, JournalFailed)
             return
-        descriptor = self._open_segment(end.segment, WRITE_FLAGS)
+        descriptor = journal_segment.open_own(self._directory, end.segment, WRITE_FLAGS)
         try:
             if end.is_torn:
                 files.write_all(descriptor, b"\n")
@@ -184,31 +247,24 @@ class Journal:
         finally:
             journal_format.close(descriptor)
 
-    def _write(self, segment: str, content: bytes) -> None:
-        """Append content durably; after an error truncate the segment to its size."""
-        descriptor = self._open_segment(segment, WRITE_FLAGS)
+    def _write(self, segment: str, content: bytes) -> _Lines:
+        """Append content; after an error truncate the segment to its size."""
+        descriptor = journal_segment.open_own(self._directory, segment, WRITE_FLAGS)
         try:
-            size = os.fstat(descriptor).st_size
-            if not size:
+            lines = _Lines(segment, descriptor, len(content))
+            if not lines.start:
                 mode = files.shared_mode(self._directory, files.DRAFT_MODE)
                 os.fchmod(descriptor, mode)
                 os.fsync(self._directory)  # the name of the new segment
             try:
                 files.write_all(descriptor, content)
-                os.fsync(descriptor)
             except OSError:
-                os.ftruncate(descriptor, size)
+                os.ftruncate(descriptor, lines.start)
                 raise
-        finally:
+        except BaseException:
             journal_format.close(descriptor)
-
-    def _open_segment(self, name: str, flags: int = os.O_RDONLY) -> int:
-        descriptor = journal_format.open_segment(self._directory, name, flags)
-        if os.fstat(descriptor).st_nlink != 1:
-            journal_format.close(descriptor)
-            text = "link count is not 1 (a hard link, or a deleted file)"
-            raise OSError(0, text, name)
-        return descriptor
+            raise
+        return lines
 
     def unrecorded(self, events: list[Event]) -> list[Event]:
         """Return the events that no recent line has with the same fields.
@@ -292,13 +348,13 @@ class Journal:
             raise self._journal_error(error) from error
 
     def _segment_blocks_backwards(self, name: str) -> Iterator[bytes]:
-        descriptor = self._open_segment(name)
+        descriptor = journal_segment.open_own(self._directory, name)
         try:
             end = os.fstat(descriptor).st_size
             size = RECENT_SIZE
             while end:
                 start = max(0, end - size)
-                block = _read_range(descriptor, start, end)
+                block = journal_segment.read_range(descriptor, start, end)
                 cut = block.find(b"\n") + 1 if start else 0
                 if start and cut in (0, len(block)):
                     size *= 2  # within one line
@@ -315,58 +371,13 @@ class Journal:
         """
         try:
             newest = journal_format.segment_names(self._directory)[-1]
-            descriptor = self._open_segment(newest)
+            descriptor = journal_segment.open_own(self._directory, newest)
             try:
                 os.fsync(descriptor)
             finally:
                 journal_format.close(descriptor)
         except OSError as error:
             raise self._journal_error(error) from error
-
-    def _read_end(self) -> _End:
-        """Return the end of the journal. Raises OSError and JournalFailed."""
-        end = _End()
-        is_begun = True  # nothing but first lines that crashes have torn
-        for name in reversed(journal_format.segment_names(self._directory)):
-            tail, number = self._read_tail(name)
-            end.segment = end.segment or name
-            if tail and not end.sha256:
-                end.is_torn = not tail.endswith(b"\n")
-                last_line = tail.rstrip(b"\n").rpartition(b"\n")[2]
-                end.sha256 = journal_format.line_sha256(last_line)
-            if number is not None:
-                end.number = number
-                end.has_first_line = name == end.segment
-                return end
-            is_begun = is_begun and all(map(_is_torn_first_line, tail.splitlines()))
-        if not is_begun:
-            raise JournalFailed(
-                f"{self._path}: no valid line, so it is not a journal; restore it from"
-                " a backup, or move it away and document that"
-            )
-        end.sha256 = end.sha256 or FIRST_PREV
-        return end
-
-    def _read_tail(self, name: str) -> tuple[bytes, int | None]:
-        """Return the end of a segment and the number of the last complete line in it.
-
-        The number is None if no line is complete; then it is the whole segment.
-        """
-        descriptor = self._open_segment(name)
-        try:
-            tail = b""
-            offset = os.fstat(descriptor).st_size
-            while offset:
-                # Doubled: a line can have 20 MB.
-                step = min(max(TAIL_SIZE, len(tail)), offset)
-                offset -= step
-                tail = _read_range(descriptor, offset, offset + step) + tail
-                number = journal_format.last_number(tail, is_whole_file=offset == 0)
-                if number is not None:
-                    return tail, number
-            return tail, None
-        finally:
-            journal_format.close(descriptor)
 
     def _journal_error(self, error: OSError) -> JournalFailed:
         path = journal_format.error_path(self._path, error)
@@ -375,27 +386,15 @@ class Journal:
         )
 
 
-class _End:
-    """The end of a journal: its newest segment, hash and number of its last line.
+class _Lines:
+    """Lines just appended: where they are; number and hash of the last one."""
 
-    ``has_first_line`` is false for a segment without a complete line.
-    """
+    __slots__ = ("descriptor", "end", "number", "segment", "sha256", "start")
 
-    __slots__ = ("has_first_line", "is_torn", "number", "segment", "sha256")
-
-    def __init__(self) -> None:
-        self.segment = self.sha256 = ""
+    def __init__(self, segment: str, descriptor: int, size: int) -> None:
+        self.segment = segment
+        self.descriptor = descriptor
+        self.start = os.fstat(descriptor).st_size
+        self.end = self.start + size
         self.number = 0
-        self.has_first_line = self.is_torn = False
-
-
-def _is_torn_first_line(line: bytes) -> bool:
-    return FIRST_LINE_START.startswith(line[: len(FIRST_LINE_START)])
-
-
-def _read_range(descriptor: int, start: int, stop: int) -> bytes:
-    content = b""
-    while chunk := os.pread(descriptor, stop - start, start):
-        content += chunk
-        start += len(chunk)
-    return content
+        self.sha256 = ""

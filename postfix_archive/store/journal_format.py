@@ -301,8 +301,9 @@ def write_last(path: str, number: int, sha256: str) -> None:
     """Write the number and hash of the last line beside a journal; ignore errors.
 
     The line itself is durable already, so an error here loses nothing. A file of the
-    same length is overwritten in place: it lies within one disk sector, so no crash
-    leaves half of it. Otherwise a new file replaces the old one.
+    same length is overwritten in place, unless it names a later line: it lies within
+    one disk sector, so no crash leaves half of it. Otherwise a new file replaces it.
+    The journal is locked.
     """
     path, content = path + LAST_SUFFIX, _format_last(number, sha256)
     descriptor = _open_same_length(path, len(content))
@@ -311,8 +312,8 @@ def write_last(path: str, number: int, sha256: str) -> None:
             directory = files.parent_directory(path)
             mode = files.shared_mode(directory, files.DRAFT_MODE)
             files.replace(path, content, mode, is_durable=False)
-        else:
-            files.write_all(descriptor, content)
+        elif _number(os.pread(descriptor, len(content), 0)) < number:
+            os.pwrite(descriptor, content, 0)
     except (OSError, StoreFailed):
         pass
     finally:
@@ -330,6 +331,11 @@ def read_last_number(path: str) -> int:
         content = os.read(descriptor, 4 * SHA256_DIGITS)
     finally:
         os.close(descriptor)
+    return _number(content)
+
+
+def _number(content: bytes) -> int:
+    """Return the number in the content of journal.last, 0 if that is damaged."""
     number_text, _, rest = content.partition(b" ")
     sha256 = rest[:SHA256_DIGITS]
     if not is_number(number_text) or content != _with_checksum(
@@ -345,8 +351,8 @@ def is_number(text: bytes) -> bool:
 
 
 def _open_same_length(path: str, length: int) -> int:
-    """Open a regular file of this length and one link for writing; else return -1."""
-    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    """Open a regular file of this length and one link; else return -1."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)
     except OSError:

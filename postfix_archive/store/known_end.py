@@ -55,9 +55,13 @@ class KnownEnd:
             return f"the journal is missing; it had {self.number} lines"
         except (OSError, JournalFailed):
             return ""
-        if line.endswith(b"\n") and journal_format.line_sha256(line) == self.sha256:
+        if self.is_line(line):
             return ""
         return f"line {self.number} is missing or is another one"
+
+    def is_line(self, line: bytes) -> bool:
+        """Return whether this is the last line that the journal had."""
+        return line.endswith(b"\n") and journal_format.line_sha256(line) == self.sha256
 
     def _seal_loss(self, directory: str) -> str:
         try:
@@ -112,11 +116,77 @@ def losses(known: dict[str, KnownEnd], store_directory: str) -> dict[str, str]:
 
 def require(directory: str, store_directory: str, address: str) -> None:
     """Raise StoreFailed if the journal of an archive has lost its known end."""
-    end = read(directory, store_directory).get(address)
     archive_directory = f"{store_directory}/{address}"
+    place = _places.get((directory, archive_directory))
+    if place and place.has_line():
+        return
+    state = _state(f"{directory}/{FILE_NAME}")
+    end = read(directory, store_directory).get(address)
     reason = end.loss(archive_directory) if end else ""
     if reason:
         raise StoreFailed(f"{archive_directory}: {reason}; {advice(directory)}")
+    if end:
+        _places[directory, archive_directory] = _Place(
+            directory, archive_directory, state, end
+        )
+
+
+class _Place:
+    """Where a process has found the line of a known end, to look there again.
+
+    Without reading the file of the known ends anew, unless it has changed, and without
+    listing the segments.
+    """
+
+    __slots__ = ("_end", "_ends_path", "_ends_state", "_offset", "_segment_path")
+
+    def __init__(
+        self,
+        directory: str,
+        archive_directory: str,
+        ends_state: tuple[int, ...],
+        end: KnownEnd,
+    ) -> None:
+        self._ends_path = f"{directory}/{FILE_NAME}"
+        self._ends_state = ends_state
+        self._end = end
+        self._segment_path, self._offset = "", 0
+        path = f"{archive_directory}/{journal_format.NAME}"
+        try:
+            with journal_format.Segments(path) as segments:
+                name, self._offset = segments.locate(end.start)
+                self._segment_path = f"{path}/{name}"
+        except (OSError, JournalFailed):
+            pass  # has_line() finds nothing
+
+    def has_line(self) -> bool:
+        """Return whether it is still the known end, and the line still there."""
+        if _state(self._ends_path) != self._ends_state:
+            return False
+        try:
+            descriptor = files.open_regular(self._segment_path)
+        except OSError:
+            return False
+        try:
+            size = self._end.end - self._end.start
+            return self._end.is_line(os.pread(descriptor, size, self._offset))
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+
+# By archive_fallback_directory and the archive's directory.
+_places: dict[tuple[str, str], _Place] = {}
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """Return what changes when a file is written or replaced, () for no file."""
+    try:
+        stat = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def advice(directory: str) -> str:

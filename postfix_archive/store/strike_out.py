@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from postfix_archive.errors import JournalFailed
-from postfix_archive.store import journal_format
+from postfix_archive.store import journal_format, journal_segment
 from postfix_archive.store.journal_format import TAB
 
 BLOCK_SIZE = 1 << 16  # bytes that are read at a time
-WRITE_FLAGS = os.O_RDWR
 
 
 def strike_out(path: str, offsets: Iterable[int]) -> None:
@@ -39,12 +38,8 @@ def strike_out(path: str, offsets: Iterable[int]) -> None:
 
 def _strike_out(directory: int, name: str, starts: list[int]) -> None:
     """Strike out lines of one segment."""
-    descriptor = journal_format.open_segment(directory, name, WRITE_FLAGS)
+    descriptor = journal_segment.open_own(directory, name, os.O_RDWR)
     try:
-        if os.fstat(descriptor).st_nlink != 1:
-            raise OSError(
-                0, "link count is not 1 (a hard link, or a deleted file)", name
-            )
         ranges = [_details_range(descriptor, name, each) for each in starts]
         for start, _ in ranges:
             os.pwrite(descriptor, b" ", start)

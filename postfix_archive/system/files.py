@@ -1,8 +1,7 @@
-"""Durable files: drafts that are published, atomic replacement, safe opening.
+"""Durable files: directories, atomic replacement, safe opening.
 
-Used by every package that writes. A file is a draft until it is published; then its
-content, its name and all directories above it are on disk. An OSError becomes
-StoreFailed or the exception that the caller gives as ``failure``, except in
+Used by every package that writes; system/draft has the files of the store. An OSError
+becomes StoreFailed or the exception that the caller gives as ``failure``, except in
 write_all(), open_regular() and write_draft(), whose callers name the file.
 """
 
@@ -28,58 +27,6 @@ _durable_directories: set[str] = set()  # that this process knows to be on disk
 STALE_DRAFT_AGE = 3600  # seconds after which write_draft() removes one of a crash
 DRAFT_ID_SIZE = 8  # random bytes in the name of a draft
 NEW_FILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-
-
-class Draft:
-    """A file being written, under a name of its own until it is published."""
-
-    __slots__ = ("_descriptor", "path", "size")
-
-    def __init__(self, directory: str) -> None:
-        self.path = f"{directory}/{os.getpid()}-{os.urandom(DRAFT_ID_SIZE).hex()}"
-        try:
-            self._descriptor = os.open(self.path, NEW_FILE_FLAGS, DRAFT_MODE)
-        except OSError as error:
-            raise store_error(self.path, error) from error
-        self.size = 0
-
-    def write(self, content: bytes) -> None:
-        """Append content."""
-        try:
-            write_all(self._descriptor, content)
-        except OSError as error:
-            raise store_error(self.path, error) from error
-        self.size += len(content)
-
-    def sync(self) -> None:
-        """Make the bytes durable."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise store_error(self.path, error) from error
-
-    def publish(self, path: str) -> None:
-        """Link the synced file to name, durably; never replaces an existing file."""
-        try:
-            os.link(self.path, path, follow_symlinks=False)
-            sync_directory(parent_directory(path))
-        except OSError as error:
-            raise store_error(path, error) from error
-
-    def replace(self, path: str) -> None:
-        """Rename the file to path; not durable."""
-        try:
-            os.rename(self.path, path)
-        except OSError as error:
-            raise store_error(path, error) from error
-
-    def discard(self) -> None:
-        """Close the file and remove the draft's own name; a published name stays."""
-        try:
-            os.close(self._descriptor)
-            os.unlink(self.path)
-        except OSError:
-            pass  # remove_drafts() removes it later
 
 
 def open_regular(path: str) -> int:
@@ -173,6 +120,8 @@ def make_directory(path: str) -> None:
 
     Its mode is 0700, or 0750 in a directory that is shared: see shared_mode().
     """
+    if path in _durable_directories and is_directory(path):
+        return
     try:
         make_one_directory(path)
     except FileExistsError:

@@ -181,6 +181,8 @@ def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
 ) -> None:
     """It has its draft when the clock jumps a year ahead: the draft looks forgotten.
 
+    The copy has its name in the store by then, which stays.
+
     Of the process that mail waits for nothing would be left: its message has a capsule.
     """
     host.set_archive_cf(archive_write_through_time_limit="0")
@@ -194,10 +196,7 @@ def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
         assert host.run_command("fallback", "import").returncode == 0
         assert not list(drafts.iterdir())
     host.retry_all()
-    assert "DeadlineExceeded" not in host.last_failure()
-    assert len(fallback.waiting_capsules(str(host.fallback))) == 1
-    assert host.run_command("fallback", "import").returncode == 0
-    host.retry_all()
+    assert not fallback.waiting_capsules(str(host.fallback))
     assert_archived_once(host, "overtaken")
 
 

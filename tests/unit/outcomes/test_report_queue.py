@@ -25,7 +25,7 @@ from postfix_archive.outcomes.report_queue import ReportQueue
 from postfix_archive.postfix import smtp_client
 from postfix_archive.store import copy_file, journal, record_reader, verifier
 from postfix_archive.store.archive import Archive
-from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 from unit import examples
 from unit.examples import ARCHIVE_ID, KEYS, LEGAL, NOW, make_request, make_settings
@@ -210,8 +210,8 @@ class Killed(BaseException):
 
 
 STEPS = [
-    (files.Draft, "publish", 0),
-    (files.Draft, "publish", 1),
+    (Draft, "publish", 0),
+    (Draft, "publish", 1),
     (journal.Journal, "extend", 0),
     (journal.Journal, "extend", 1),
     (copy_file, "mark_committed", 0),

@@ -21,7 +21,7 @@ from postfix_archive.replicate import s3_client
 from postfix_archive.retention import removal
 from postfix_archive.store import copy_file, verifier
 from postfix_archive.store.archive import of_settings
-from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 import journal_lines
 from memory_store import MemoryStore, Object
@@ -182,14 +182,14 @@ def test_a_kill_at_any_step_loses_nothing(replicated: Replicated) -> None:
 def test_what_takes_its_place_is_committed_at_once(
     replicated: Replicated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace = files.Draft.replace
+    replace = Draft.replace
     found = []
 
-    def look_after(draft: files.Draft, path: str) -> None:
+    def look_after(draft: Draft, path: str) -> None:
         replace(draft, path)
         found.append(copy_file.is_committed(path))
 
-    monkeypatch.setattr(files.Draft, "replace", look_after)
+    monkeypatch.setattr(Draft, "replace", look_after)
     move(replicated)
     assert found == [True]
 

@@ -26,7 +26,7 @@ from postfix_archive.store import copy_file, journal_format, verifier
 from postfix_archive.store.journal_format import Segments
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.outcome import Outcome
-from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 import journal_lines
 from memory_store import MemoryStore, Object
@@ -215,7 +215,7 @@ def test_a_draft_that_a_killed_restore_leaves_is_no_file_of_the_archive(
     store.run("replicate", "--once")
     key = f"{LEGAL}/{copy_file.copy_name(archive_id)}"
     replicated.client.put_object(Key=key, Body=b"other")
-    monkeypatch.setattr(files.Draft, "discard", lambda _: None)
+    monkeypatch.setattr(Draft, "discard", lambda _: None)
     assert content_of(replicated.restore()) == content_of(store.path)
 
 

@@ -10,10 +10,13 @@ import gzip
 import hashlib
 import os
 import resource
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from isal import isal_zlib
 
 from postfix_archive.archive_transport import copy_plan
 from postfix_archive.errors import ArchiveError, RecordDamaged, StoreFailed
@@ -182,6 +185,25 @@ def test_the_line_in_the_journal_holds_the_envelope(tmp_path: Path) -> None:
 def test_the_original_comes_back_byte_for_byte(tmp_path: Path) -> None:
     message = MESSAGE + b"\0\xff\r\n" + b"x" * 5000 + b"\r\n--\r\n"
     Capture(message=message).store_in(tmp_path)
+    assert original(tmp_path) == message
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_copy_is_plain_gzip_whatever_library_compresses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool
+) -> None:
+    monkeypatch.setattr(copy_file, "_library", zlib)  # is set back afterwards
+    monkeypatch.setattr(copy_file, "_level", copy_file.GZIP_LEVEL)
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "isal", None)
+    copy_file.select_compression()
+    assert (copy_file._library is isal_zlib) == is_installed
+    message = MESSAGE + 3 * os.urandom(copy_file.BLOCK_SIZE)
+    capture = Capture(message=message)
+    capture.store_in(tmp_path)
+    content = (tmp_path / LEGAL / NAME).read_bytes()
+    assert content[:8] == b"\x1f\x8b\x08\0\0\0\0\0"  # no name, no time
+    assert gzip.decompress(content) == capture.copy
     assert original(tmp_path) == message
 
 

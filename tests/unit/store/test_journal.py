@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.errors import JournalFailed
-from postfix_archive.store import journal, journal_format, journal_reader
+from postfix_archive.store import (
+    journal,
+    journal_format,
+    journal_reader,
+    journal_segment,
+)
 
 import journal_lines
 
@@ -48,7 +53,7 @@ def all_events(directory: Path) -> list[dict[str, Any]]:
 
 def assert_chained(directory: Path) -> None:
     """Each whole line holds the hash of the line above, and the numbers go up."""
-    prev = journal.FIRST_PREV
+    prev = journal_segment.FIRST_PREV
     number = 0
     for line in lines(directory):
         try:

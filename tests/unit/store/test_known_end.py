@@ -146,10 +146,15 @@ def test_what_a_store_has_lost_is_reported_until_somebody_says_it_is_right(
     assert host.look() == {}
 
 
+@pytest.mark.parametrize("has_written", [False, True])
 @pytest.mark.parametrize("lose", LOSSES)
 def test_nothing_is_written_into_a_store_that_has_lost_lines(
-    lose: Callable[[Host], None], host: Host
+    lose: Callable[[Host], None], host: Host, has_written: bool
 ) -> None:
+    """Nor by a process that has found it whole before."""
+    if has_written:
+        host.look()
+        host.add(LEGAL, 2)  # again
     lose(host)
     before = sorted(map(str, host.store.rglob("*")))
     with pytest.raises(StoreFailed, match="line|journal is missing"):

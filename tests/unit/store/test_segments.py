@@ -21,6 +21,7 @@ from postfix_archive.store import (
     journal,
     journal_format,
     journal_reader,
+    journal_segment,
     known_end,
     record_reader,
     tally_cache,
@@ -84,7 +85,7 @@ def directory(tmp_path: Path) -> Path:
 
 def test_each_month_has_a_segment_that_names_archive_and_host(directory: Path) -> None:
     assert names(directory) == ["2026-10", "2026-11", "2026-12"]
-    prev = journal.FIRST_PREV
+    prev = journal_segment.FIRST_PREV
     for number, path in enumerate(journal_lines.segments(directory)):
         assert path.stat().st_mode & 0o777 == 0o600
         first, *rest = path.read_bytes().splitlines()

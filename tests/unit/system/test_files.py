@@ -12,14 +12,15 @@ import pytest
 
 from postfix_archive.errors import InstallFailed, StoreFailed
 from postfix_archive.system import files
+from postfix_archive.system.draft import Draft
 
 
 def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def make_draft(directory: Path, *pieces: bytes) -> files.Draft:
-    draft = files.Draft(str(directory))
+def make_draft(directory: Path, *pieces: bytes) -> Draft:
+    draft = Draft(str(directory))
     for piece in pieces:
         draft.write(piece)
     draft.sync()
@@ -81,11 +82,11 @@ def test_a_draft_in_a_missing_directory_fails_with_its_path(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(StoreFailed, match="check its file system"):
-        files.Draft(f"{tmp_path}/none")
+        Draft(f"{tmp_path}/none")
 
 
 def test_a_full_disk_is_a_failure_of_the_store() -> None:
-    draft = files.Draft.__new__(files.Draft)
+    draft = Draft.__new__(Draft)
     draft.path = "/dev/full"
     draft._descriptor = os.open("/dev/full", os.O_WRONLY)
     draft.size = 0

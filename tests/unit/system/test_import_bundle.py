@@ -7,9 +7,11 @@ import marshal
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import isal
 import pytest
 from smtp_peer import Peer
 
@@ -61,8 +63,8 @@ BOTH_PROGRAM = """
     postfix.main_cf postfix.smtp_client
     stamp_filter.transaction
     store.archive store.copy_file store.fallback store.journal store.journal_format
-    store.known_end
-    system.deadline system.files system.spool
+    store.journal_segment store.known_end
+    system.deadline system.draft system.files system.spool
     fcntl itertools zlib
 """
 EXPECTED_MODULES = {
@@ -120,7 +122,7 @@ class Host:
             env={"MAIL_CONFIG": str(self.directory)},
             check=True,
         )
-        assert process.stdout.startswith(b"id=20261122-"), process.stdout
+        assert process.stdout.startswith((b"id=20261122-", b"220 ")), process.stdout
         return process.stderr.decode().split("\n")
 
     def run_all(self) -> dict[str, list[str]]:
@@ -199,6 +201,17 @@ def test_without_bundles_the_transports_do_the_same(host: Host) -> None:
 
 def test_a_bundle_spares_the_search_for_each_module(host: Host) -> None:
     assert host.is_from_bundle()
+
+
+def test_a_worker_alone_takes_a_package_of_the_commands(host: Host) -> None:
+    """One that is not there is not missed."""
+    assert "isal" not in host.run("archive-lmtp", message=b"")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = host.release / "commands" / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "isal").symlink_to(Path(isal.__file__).parent)
+    assert "isal.isal_zlib" in host.run("archive-lmtp", message=b"")
+    assert "isal" not in host.run("archive-stamp", *STAMP_ARGUMENTS)
 
 
 @pytest.mark.parametrize("launcher", sorted(import_bundle.PROGRAMS))
