@@ -8,7 +8,7 @@ reinjection port of its own. The first route is that of main.cf.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from postfix_archive.errors import InstallRefused
@@ -143,11 +143,9 @@ class Routing:
             if has_own_filter:
                 next_filter = self._original_value("content_filter", service)
                 value = self._content_filter(self.route_number(service), next_filter)
-                yield self._option_change(
-                    service, "content_filter", value, routes_mail=True
-                )
+                yield option_change(service, "content_filter", value, routes_mail=True)
             if "receive_override_options" in service.options or has_own_filter:
-                yield self._option_change(
+                yield option_change(
                     service,
                     "receive_override_options",
                     self._override_options(service),
@@ -161,29 +159,11 @@ class Routing:
         }
         for service in unarchived:
             for name in sorted(main_values.keys() - service.options.keys()):
-                yield self._option_change(
-                    service, name, main_values[name], routes_mail=True
-                )
-        yield from self._restriction_changes()
-
-    def _restriction_changes(self) -> Iterator[Change]:
-        """Reject the request domain from clients, accept it from content filters."""
-        name = "smtpd_recipient_restrictions"
-        for service in archive_services.receiving_services(self.config):
-            if service in self.reinjection_services:
-                if self.setup.position == "after" and name not in service.options:
-                    restrictions = (
-                        self.config.raw(name)
-                        .replace(archive_services.REQUEST_DOMAIN_CHECK, "")
-                        .lstrip(",")
-                    )
-                    yield self._option_change(service, name, restrictions)
-            elif name in service.options:
-                yield self._option_change(
-                    service,
-                    name,
-                    archive_services.guard_restrictions(service.options[name]),
-                )
+                yield option_change(service, name, main_values[name], routes_mail=True)
+        is_after = self.setup.position == "after"
+        yield from restriction_changes(
+            self.config, self.reinjection_services, takes_requests=is_after
+        )
 
     def main_changes(self) -> Iterator[Change]:
         """Yield the changes to main.cf that route mail to the stamp filter."""
@@ -223,7 +203,7 @@ class Routing:
             value = name
         else:
             return
-        yield self._option_change(
+        yield option_change(
             service, header_rewriting.CLEANUP_PARAMETER, value, routes_mail=True
         )
 
@@ -319,11 +299,26 @@ class Routing:
         options = content_filters.reinjection_options(self.config, number)
         return options.get("receive_override_options", "")
 
-    def _option_change(
-        self, service: Service, name: str, value: str, *, routes_mail: bool = False
-    ) -> Change:
-        before = service.options.get(name)
-        return Change("option", f"{service.key}/{name}", value, before, routes_mail)
+
+def restriction_changes(
+    config: Configuration,
+    reinjection_services: Collection[Service],
+    *,
+    takes_requests: bool,
+) -> Iterator[Change]:
+    """Reject the request domain from clients, accept it from content filters.
+
+    takes_requests: content filters reinject to that domain at reinjection_services.
+    """
+    name = "smtpd_recipient_restrictions"
+    for service in archive_services.receiving_services(config):
+        if service not in reinjection_services:
+            if name in service.options:
+                value = archive_services.guard_restrictions(service.options[name])
+                yield option_change(service, name, value)
+        elif takes_requests and name not in service.options:
+            value = config.raw(name).replace(archive_services.REQUEST_DOMAIN_CHECK, "")
+            yield option_change(service, name, value.lstrip(","))
 
 
 def transport_table(mode: str) -> str:
@@ -332,6 +327,14 @@ def transport_table(mode: str) -> str:
         f"{archive_services.STAMP_TRANSPORT}:",
         archive_services.destination_prefix(1, mode),
     )
+
+
+def option_change(
+    service: Service, name: str, value: str, *, routes_mail: bool = False
+) -> Change:
+    """Return the change that sets an -o option of a service of master.cf."""
+    before = service.options.get(name)
+    return Change("option", f"{service.key}/{name}", value, before, routes_mail)
 
 
 def main_cf_change(
