@@ -22,9 +22,6 @@ from postfix_archive.postfix.configuration import Configuration, Service
 
 REINJECT_OPTIONS = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
 PROBE_ROUTE = ",archive-probe.invalid=discard:}"
-TRANSPORT_TABLE = (
-    "inline:{archive-request.invalid=archive-stamp:on-request" + PROBE_ROUTE
-)
 TRANSPORT_TABLE_PREFIX = "inline:{archive-request.invalid"
 TRANSPORT_LIMITS = {
     archive_services.PIPE: (
@@ -33,6 +30,10 @@ TRANSPORT_LIMITS = {
     ),
     archive_services.LMTP: (
         ("destination_recipient_limit", "0"),
+        ("destination_concurrency_failed_cohort_limit", "0"),
+    ),
+    archive_services.NATIVE: (
+        ("destination_recipient_limit", "5000"),
         ("destination_concurrency_failed_cohort_limit", "0"),
     ),
 }
@@ -323,10 +324,8 @@ def restriction_changes(
 
 def transport_table(mode: str) -> str:
     """Return the table of transport_maps that routes requests and probes."""
-    return TRANSPORT_TABLE.replace(
-        f"{archive_services.STAMP_TRANSPORT}:",
-        archive_services.destination_prefix(1, mode),
-    )
+    destination = archive_services.request_destination(mode)
+    return f"{TRANSPORT_TABLE_PREFIX}={destination}{PROBE_ROUTE}"
 
 
 def option_change(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from postfix_archive.install import filter_routes, plan_parts
+from postfix_archive.install import filter_routes, native_plan, plan_parts
 from postfix_archive.install.filter_routes import Change, Route, Routing, Setup
 from postfix_archive.message import request
 from postfix_archive.postfix import (
@@ -32,6 +32,8 @@ def plan_changes(
     configuration does not allow a safe installation.
     """
     plan_parts.check_conflicts(config, setup)
+    if setup.mode == archive_services.NATIVE:
+        return native_plan.plan_changes(config, setup, reference_entries)
     routing = Routing(config, setup)
     changes = [
         *_service_changes(config, setup, reference_entries, routing),
@@ -44,10 +46,18 @@ def plan_changes(
 
 def required_ports(config: Configuration, setup: Setup) -> range:
     """Return the ports on which our services will listen."""
-    additional_routes = len(Routing(config, setup).routes) - 1
+    is_native = setup.mode == archive_services.NATIVE
+    additional_routes = 0 if is_native else len(Routing(config, setup).routes) - 1
     return range(
         setup.port, setup.port + archive_services.PORT_COUNT + 2 * additional_routes
     )
+
+
+def map_values(config: Configuration, setup: Setup) -> dict[str, str]:
+    """Return file name -> archive value of the capture maps that the mode needs."""
+    if setup.mode != archive_services.NATIVE:
+        return {}
+    return native_plan.map_values(config, setup)
 
 
 def installed_first_port(config: Configuration) -> int:
@@ -163,10 +173,9 @@ def _main_cf_changes(
         config, "archive_handback_options", routing.first_route.reinject_options
     )
     for number in range(1, len(routing.routes) + 1):
-        for limit, value in filter_routes.TRANSPORT_LIMITS[setup.mode]:
-            yield plan_parts.change_if_unset(
-                config, f"{archive_services.transport_name(number)}_{limit}", value
-            )
+        yield from plan_parts.transport_limits(
+            config, setup, archive_services.transport_name(number)
+        )
     yield from plan_parts.main_cf_changes(config, setup)
 
 

@@ -11,7 +11,10 @@ from postfix_archive.errors import InstallRefused
 from postfix_archive.install import filter_routes
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.postfix import archive_services, configuration
-from postfix_archive.postfix.archive_services import STAMP_TRANSPORT
+from postfix_archive.postfix.archive_services import (
+    CAPTURE_TRANSPORT,
+    STAMP_TRANSPORT,
+)
 from postfix_archive.postfix.configuration import Configuration
 
 
@@ -69,6 +72,14 @@ def main_cf_changes(config: Configuration, setup: Setup) -> Iterator[Change]:
     )
 
 
+def transport_limits(
+    config: Configuration, setup: Setup, transport: str
+) -> Iterator[Change]:
+    """Yield the parameters of a transport that receives mail to archive."""
+    for limit, value in filter_routes.TRANSPORT_LIMITS[setup.mode]:
+        yield change_if_unset(config, f"{transport}_{limit}", value)
+
+
 def change_if_unset(config: Configuration, name: str, value: str) -> Change:
     """Set a parameter unless main.cf sets it: the admin may have tuned it."""
     return filter_routes.main_cf_change(config, name, config.main.get(name, value))
@@ -79,7 +90,8 @@ def check_conflicts(config: Configuration, setup: Setup) -> None:
     is_installed = archive_services.is_installed(config)
     for service in config.services:
         is_transport = (
-            service.name in (STAMP_TRANSPORT, "archive") and service.kind == "unix"
+            service.name in (STAMP_TRANSPORT, CAPTURE_TRANSPORT, "archive")
+            and service.kind == "unix"
         )
         has_own_name = (
             service.name in archive_services.OWN_SERVICE_NAMES
