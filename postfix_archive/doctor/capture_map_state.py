@@ -30,13 +30,14 @@ def problems(values: Mapping[str, str], settings: Settings | None) -> dict[str, 
     found = {}
     for path, value in values.items():
         try:
-            found[path] = _problem(path, value, keys)
+            found[path] = problem(path, value, keys)
         except (ArchiveError, PermissionError):
             pass  # check_routing reports the value; only root can read a map
     return found
 
 
-def _problem(path: str, value: str, keys: Keyring) -> str:
+def problem(path: str, value: str, keys: Keyring) -> str:
+    """Return what is wrong with one map. Raises PermissionError, RequestInvalid."""
     try:
         text = privileges.read_file(path).decode("utf-8", "replace")
     except FileNotFoundError:

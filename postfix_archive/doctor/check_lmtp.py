@@ -25,9 +25,9 @@ CHECKED_ELSEWHERE = (  # check_transports, time limits
     DATA_DONE_TIMEOUT,
 )
 RECIPIENT_LIMITS = {
-    archive_services.STAMP_TRANSPORT: "0",
-    archive_services.CAPTURE_TRANSPORT: "5000",
-}
+    archive_services.STAMP_TRANSPORT: 0,
+    archive_services.CAPTURE_TRANSPORT: 5000,
+}  # as in master.cf.d; 0: no limit
 COHORT_LIMIT_SUFFIX = "destination_concurrency_failed_cohort_limit"
 CHANGE_HARM = "lmtp(8) changes the message before it is archived"
 REPLY_HARM = (
@@ -106,16 +106,15 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
     for service in lmtp_services(host):
         parameter = f"{service.name}_destination_recipient_limit"
         limit = host.transport_limit(parameter, "default_destination_recipient_limit")
-        if 0 < limit < smtpd_limit:
+        recommended = RECIPIENT_LIMITS[_base_name(service)]
+        if 0 < limit < (min(smtpd_limit, recommended) or smtpd_limit):
             yield Finding(
                 "recipient-limit",
                 WARNING,
                 parameter,
                 f"a message to more than {limit} recipients is captured in pieces, with"
                 " a mailed copy for each",
-                host.parameter_command(
-                    parameter, RECIPIENT_LIMITS[_base_name(service)]
-                ),
+                host.parameter_command(parameter, str(recommended)),
                 is_safe=True,
             )
 
