@@ -105,6 +105,11 @@ def show(
             f" {server_processes.describe(postfix_instance.old_connections)} passes as"
             " before the installation until they end."
         )
+    if postfix_instance.former_mode:
+        print(
+            f"Mode:       {postfix_instance.former_mode} still need the services of the"
+            " former mode, which stay until you run make install again."
+        )
     _record_first_runs(archive_cf.load(postfix_instance.directory))
     observation = replace(
         inspection.inspect_host(postfix_instance.directory),

@@ -236,7 +236,11 @@ def is_installed(config: Configuration) -> bool:
 
 def installed_mode(config: Configuration) -> str:
     """Return the installed mode, one of MODES, "" without an installation."""
-    if config.service(f"{CAPTURE_TRANSPORT}/unix") is not None:
+    has_filter = any(
+        STAMP_TRANSPORT in config.raw("content_filter", each)
+        for each in (None, *config.services)
+    )
+    if config.service(f"{CAPTURE_TRANSPORT}/unix") is not None and not has_filter:
         return NATIVE
     service = config.service(f"{STAMP_TRANSPORT}/unix")
     if service is None:

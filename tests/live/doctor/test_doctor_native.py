@@ -168,4 +168,8 @@ def test_a_bypass_captures_nothing_and_what_is_queued_is_archived(host: Host) ->
     postfix.wait_for_empty_queue()
     assert len(postfix.stored_files()) == 2
     events = [each["event"] for each in postfix.events()]
-    assert [each for each in events if each != "mailed"][:3] == ["bypass-started", "archived", "bypass-ended"]
+    assert [each for each in events if each != "mailed"][:3] == [
+        "bypass-started",
+        "archived",
+        "bypass-ended",
+    ]

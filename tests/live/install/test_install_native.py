@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,5 +67,47 @@ def test_from_stock_to_native_and_back(host: WholeHost, wheels: Path) -> None:
     installed = host.configuration()
     assert "nothing to change" in host.output(install(wheels))
     assert host.configuration() == installed
+    assert "restored to its state before" in host.output("make uninstall")
+    assert host.configuration() == before
+
+
+SENDER = f"""
+import itertools, os, smtplib, sys
+for number in itertools.count():
+    if os.path.exists("/etc/stop"):
+        break
+    with smtplib.SMTP("127.0.0.1", 25) as peer:
+        text = f"Subject: {{number}}\\r\\n\\r\\nx\\r\\n"
+        peer.sendmail("alice@example.org", [f"bob+{{number}}@{HOST}"], text)
+print(number)
+"""
+
+
+def test_from_another_mode_to_native_and_back_all_mail_is_archived_once(
+    host: WholeHost, wheels: Path
+) -> None:
+    before = host.configuration()
+    host.run(install(wheels, "MODE=lmtp"))
+    in_former_mode = host.configuration()
+    diff = host.output(install(wheels, "MODE=native DRY_RUN=1"))
+    assert "\n-archive-stamp unix" in diff and "\n+archive-capture unix" in diff
+    with subprocess.Popen(
+        host.command("python3 -"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as sender:
+        assert sender.stdin is not None and sender.stdout is not None
+        sender.stdin.write(SENDER.encode())
+        sender.stdin.close()
+        for mode in ("native", "lmtp"):
+            output = host.output(install(wheels, f"MODE={mode}"))
+            assert "Doctor:     OK: " in output
+            assert "former mode" not in output
+        host.run("touch /etc/stop")
+        sent = int(sender.stdout.read())
+    host.wait_for_empty_queue()
+    expected = [f"bob+{number}@{HOST}" for number in range(sent)]
+    assert archived(host) == {f"legal@{HOST}": sorted(expected)}
+    assert host.output("grep -c '^Subject: ' /var/mail/bob") == str(sent)
+    host.run("rm /etc/stop")
+    assert host.configuration() == in_former_mode
     assert "restored to its state before" in host.output("make uninstall")
     assert host.configuration() == before

@@ -1,4 +1,4 @@
-"""The doctor's checks of native mode: what an installation makes is sound, else named."""
+"""The doctor's checks of native mode: what install makes is sound, a fault is named."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def with_main(changed: Host, **parameters: str) -> Host:
 
 def with_option(changed: Host, key: str, name: str, value: str) -> Host:
     services = tuple(
-        replace(each, options={**each.options, name: value}) if each.key == key else each
+        (
+            replace(each, options={**each.options, name: value})
+            if each.key == key
+            else each
+        )
         for each in changed.config.services
     )
     return replace(changed, config=replace(changed.config, services=services))
@@ -80,7 +84,9 @@ FAULTS: dict[str, tuple[Host, set[str]]] = {
     ),
     "another cleanup service": (
         with_option(
-            with_option(SERVICE_HOST, "smtp/inet", "cleanup_service_name", "sub-cleanup"),
+            with_option(
+                SERVICE_HOST, "smtp/inet", "cleanup_service_name", "sub-cleanup"
+            ),
             "sub-cleanup/unix",
             "recipient_bcc_maps",
             "",
