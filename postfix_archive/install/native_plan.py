@@ -80,7 +80,9 @@ def capture_values(config: Configuration, setup: Setup) -> dict[str, str]:
     if not all(_is_mapped(config, each) for each in filtered):
         unmapped = [each for each in returning if not _is_mapped(config, each)]
         mapped = [each for each in returning if each not in unmapped]
-        _check_later_mapping(config, values, filtered, mapped)
+        others = [e for e in services if e not in returning and e not in clients]
+        unarchived = [each for each in others if _content_filter(config, each)]
+        _check_later_mapping(config, values, [*filtered, *unarchived], mapped)
     return {**values, **{each.key: "" for each in unmapped}}
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from whole_host import HOST, WholeHost, install
+from whole_host import (
+    FILTER_ENTRY,
+    HOST,
+    REINJECTION_ENTRY,
+    SCAN,
+    SCANNED,
+    WholeHost,
+    install,
+)
 
 pytestmark = pytest.mark.live
 MAP = "/etc/postfix/archive-capture"
@@ -111,3 +119,38 @@ def test_from_another_mode_to_native_and_back_all_mail_is_archived_once(
     assert host.configuration() == in_former_mode
     assert "restored to its state before" in host.output("make uninstall")
     assert host.configuration() == before
+
+
+def test_what_passes_a_content_filter_is_archived_once_behind_it(
+    host: WholeHost, wheels: Path
+) -> None:
+    """Captured before the filter, or behind it if addresses are mapped there."""
+    host.run("cat > /usr/local/bin/scan && chmod 755 /usr/local/bin/scan", stdin=SCAN)
+    host.run(f"postconf -M 'scan/unix={FILTER_ENTRY}'")
+    host.run(f"postconf -M '127.0.0.1:10025/inet={REINJECTION_ENTRY}'")
+    host.run("postconf -M -X 2525/inet 2526/inet")
+    host.run("postconf -e content_filter=scan:all && postfix reload")
+    before = host.configuration()
+    refused = host.run(install(wheels, "MODE=native"), is_failure_expected=True).stderr
+    limit = "scan_destination_recipient_limit = 2000"
+    assert f"run postconf -e '{limit}'" in refused
+    assert host.configuration() == before
+    host.run(f"postconf -e '{limit}'")
+
+    output = host.output(install(wheels, "MODE=native"))
+    assert "Doctor:     OK: " in output
+    assert "Filter:     scan:all comes before the archive" in output
+    host.send("first", f"team@{HOST}", f"bob@{HOST}")
+    host.wait_for_empty_queue()
+    option = "receive_override_options"
+    host.run(f"postconf -e {option}=no_address_mappings")
+    refused = host.run(install(wheels), is_failure_expected=True).stderr
+    assert "must map there" in refused
+    host.run(f"postconf -P -e 127.0.0.1:10025/inet/{option}=no_milters")
+    output = host.output(install(wheels))
+    assert "Doctor:     OK: " in output
+    host.send("second", f"team@{HOST}", f"bob@{HOST}")
+    host.wait_for_empty_queue()
+    both = f"bob@{HOST},team@{HOST}"
+    assert archived(host) == {f"legal@{HOST}": [both, both]}
+    assert host.output(f"grep -c '^{SCANNED}' /var/mail/bob") == "4"

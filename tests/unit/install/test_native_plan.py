@@ -199,6 +199,13 @@ REFUSED = {
         ),
         "the same archive",
     ),
+    "none behind": (
+        host(
+            {**FILTERED, "receive_override_options": "no_address_mappings"},
+            f"2525 inet n - n - - smtpd -o archive=\n{REINJECTION_ENTRY}",
+        ),
+        "the same archive",
+    ),
     "an archive that is no name": (
         host({}, "2525 inet n - n - - smtpd -o archive=a#b@example.com\n"),
         "only letters, digits",
