@@ -49,6 +49,19 @@ postconf -e myhostname={HOST} maillog_file=/var/log/postfix.log
 useradd --no-create-home bob
 useradd --no-create-home legal
 """
+# A content filter that adds a header line, and its services.
+SCANNED = "X-Scanned: yes"
+SCAN = f"""#!/usr/bin/python3
+# A content filter that gives back by SMTP.
+import smtplib, sys
+with smtplib.SMTP("127.0.0.1", 10025) as peer:
+    text = b"{SCANNED}\\r\\n" + sys.stdin.buffer.read().replace(b"\\n", b"\\r\\n")
+    peer.sendmail(sys.argv[1], sys.argv[2:], text)
+"""
+REINJECTION_ENTRY = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
+REINJECTION_ENTRY += " -o syslog_name=postfix/back"
+FILTER_ENTRY = "scan unix - n n - 4 pipe flags=Rq user=bob null_sender="
+FILTER_ENTRY += " argv=/usr/local/bin/scan {${sender}} {${recipient}}"
 # What make test says to a make below it, and a user's make is not told.
 MAKE_VARIABLES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
 

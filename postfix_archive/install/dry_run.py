@@ -7,11 +7,8 @@ created besides.
 from __future__ import annotations
 
 import difflib
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from postfix_archive.install import config_files, web_part
 from postfix_archive.install.filter_routes import Change, Setup
@@ -41,23 +38,17 @@ def show(
 
 def _diff(postfix_instance: Instance, changes: tuple[Change, ...]) -> Iterator[str]:
     """Yield the lines of the diff; bytes that are not UTF-8 become surrogates."""
-    with tempfile.TemporaryDirectory() as directory:
-        for name in reversed(config_files.FILES):
-            shutil.copy2(Path(postfix_instance.directory, name), directory)
-        for change in changes:
-            config_files.apply_change(directory, change)
-        for name in reversed(config_files.FILES):
-            path = Path(postfix_instance.directory, name)
-            yield from difflib.unified_diff(
-                _lines(path),
-                _lines(Path(directory, name)),
-                str(path),
-                f"{path} with the archive",
-            )
+    before = config_files.read(postfix_instance.directory)
+    after = postfix_instance.contents_after(changes)
+    for name in reversed(config_files.FILES):
+        path = f"{postfix_instance.directory}/{name}"
+        yield from difflib.unified_diff(
+            _lines(before[name]), _lines(after[name]), path, f"{path} with the archive"
+        )
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8", "surrogateescape").splitlines(True)
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", "surrogateescape").splitlines(True)
 
 
 def _missing(

@@ -14,7 +14,14 @@ from pathlib import Path
 from postfix_archive.config import archive_cf, key_file, settings, template
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import InstallRefused
-from postfix_archive.install import config_files, host_setup, install_plan, undo
+from postfix_archive.install import (
+    capture_map_files,
+    config_files,
+    host_setup,
+    install_plan,
+    mode_switch,
+    undo,
+)
 from postfix_archive.install.config_files import Contents
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.postfix import (
@@ -50,6 +57,9 @@ class Instance:
         self.settings = self._existing_settings()
         self.store = self._store_directory(store)
         self.old_connections: Processes = frozenset()
+        self.former_mode = ""  # what still needs the services of the former mode
+        self._switch: mode_switch.Switch | None = None
+        self._maps: dict[str, str] = {}  # file name -> archive value of capture maps
         if self.config.version < MINIMUM_VERSION:
             raise InstallRefused(
                 f"Postfix {self.config.raw('mail_version')} is older than 3.4; upgrade"
@@ -74,10 +84,26 @@ class Instance:
         own_ports = [
             each.name.rpartition(":")[2] for each in own_services if each.kind == "inet"
         ]
-        ports = install_plan.required_ports(self.config, setup)
+        config = self.config
+        if mode_switch.is_needed(config, setup):
+            self._switch = mode_switch.plan(
+                config, self.undo_record, setup, reference_entries
+            )
+            config = self._switch.original
+        self._maps = install_plan.map_values(config, setup)
+        capture_map_files.check(self.directory, self._maps)
+        ports = install_plan.required_ports(config, setup)
         host_setup.check_ports(ports, map(int, own_ports))
         self.ports = ports
-        return install_plan.plan_changes(self.config, setup, reference_entries)
+        if self._switch is not None:
+            return self._switch.changes
+        return install_plan.plan_changes(config, setup, reference_entries)
+
+    def contents_after(self, changes: tuple[Change, ...]) -> Contents:
+        """Return main.cf and master.cf as they are after the installation."""
+        if self._switch is not None:
+            return self._switch.final
+        return config_files.apply_changes(config_files.read(self.directory), changes)
 
     def check(self, setup: Setup) -> None:
         """Raise InstallRefused if the user or a directory could not be used."""
@@ -105,6 +131,7 @@ class Instance:
             ("Store", self.store),
             ("Fallback", current_settings.archive_fallback_directory),
             ("Key", current_settings.archive_key_file),
+            *(("Map", f"{self.directory}/{name}") for name in self._maps),
         ):
             if not os.path.exists(path):
                 yield name, path
@@ -117,31 +144,59 @@ class Instance:
         """
         if not changes and not self.undo_record.is_unfinished:
             self._create_missing(setup)
+            self._write_maps()
             return
+        maps_before = capture_map_files.read(self.directory)
         before = config_files.read(self.directory)
-        prepared = config_files.apply_changes(
-            before, [each for each in changes if not each.routes_mail]
-        )
-        routed = config_files.apply_changes(
-            prepared, [each for each in changes if each.routes_mail]
-        )
+        if self._switch is None:
+            prepared = config_files.apply_changes(
+                before, [each for each in changes if not each.routes_mail]
+            )
+            routed = self.contents_after(changes)
+        else:
+            prepared, routed = self._switch.prepared, self._switch.routed
         has_archive_cf = self.archive_cf.exists()
         archive_cf_content = self.archive_cf.read_bytes() if has_archive_cf else None
         try:
-            self.undo_record.begin(changes, [prepared, routed])
+            states = [prepared, routed, self.contents_after(changes)]
+            self.undo_record.begin(changes, states)
             self._create_missing(setup)
             self._activate(prepared, before)
+            self._write_maps()
             processes = self._activate(routed, prepared)
             if routed != prepared:
                 self.old_connections = server_processes.wait_for(processes)
         except BaseException:
-            self._roll_back(archive_cf_content)
+            self._roll_back(archive_cf_content, maps_before)
             raise
         self.undo_record.mark_complete()
+        if self._switch is not None:
+            self._end_former_mode(self._switch)
+        if not self.former_mode:
+            capture_map_files.remove(self.directory, self._maps)
 
-    def _roll_back(self, archive_cf_content: bytes | None) -> None:
-        """Restore main.cf, master.cf and archive.cf; None removes archive.cf."""
+    def _end_former_mode(self, switch: mode_switch.Switch) -> None:
+        """Remove the services of the former mode unless something needs them."""
+        if self.old_connections:
+            self.former_mode = server_processes.describe(self.old_connections)
+        elif queue_ids := switch.left_over(self.directory):
+            self.former_mode = f"{len(queue_ids)} messages ({', '.join(queue_ids[:3])})"
+        else:
+            self._activate(switch.final, switch.routed)
+
+    def _write_maps(self) -> None:
+        """Write the capture maps of native mode where they differ."""
+        if self._maps:
+            keys = archive_cf.load_keys(archive_cf.load(self.directory))
+            capture_map_files.write(self.directory, self._maps, keys)
+
+    def _roll_back(
+        self, archive_cf_content: bytes | None, maps: dict[str, bytes]
+    ) -> None:
+        """Restore main.cf, master.cf, archive.cf and maps; None removes archive.cf."""
         self.undo_record.roll_back()
+        capture_map_files.restore(self.directory, maps)
+        capture_map_files.remove(self.directory, maps)
         if archive_cf_content is None:
             self.archive_cf.unlink(missing_ok=True)
         else:
@@ -224,11 +279,7 @@ class Instance:
         for option, value, installed in (
             ("PORT", setup.port, installed_port),
             ("ARCHIVE_POSITION", setup.position, installed_position),
-            (
-                "MODE",
-                setup.mode,
-                archive_services.installed_mode(self.config) or setup.mode,
-            ),
+            ("MODE", setup.mode, self._fixed_mode(setup)),
         ):
             if value != installed:
                 raise InstallRefused(
@@ -237,6 +288,12 @@ class Instance:
                     f" uninstall{directory_option}, then make install with"
                     f" {option}={value}"
                 )
+
+    def _fixed_mode(self, setup: Setup) -> str:
+        """Return the installed mode if only a new installation can change it."""
+        installed = archive_services.installed_mode(self.config) or setup.mode
+        can_switch = archive_services.NATIVE in (setup.mode, installed)
+        return setup.mode if can_switch else installed
 
     def _existing_settings(self) -> Settings | None:
         """Return the settings of archive.cf, else of a kept one; None without both."""

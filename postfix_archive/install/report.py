@@ -19,7 +19,11 @@ from postfix_archive.install.filter_routes import Change
 from postfix_archive.install.instance import Instance
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
-from postfix_archive.postfix import server_processes
+from postfix_archive.postfix import (
+    archive_services,
+    postfix_command,
+    server_processes,
+)
 from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.search import index_lag
@@ -105,6 +109,16 @@ def show(
             f" {server_processes.describe(postfix_instance.old_connections)} passes as"
             " before the installation until they end."
         )
+    if filters := _filters_before(postfix_instance):
+        print(
+            f"Filter:     {filters} comes before the archive: what it discards is not"
+            " archived"
+        )
+    if postfix_instance.former_mode:
+        print(
+            f"Mode:       {postfix_instance.former_mode} still need the services of the"
+            " former mode, which stay until you run make install again."
+        )
     _record_first_runs(archive_cf.load(postfix_instance.directory))
     observation = replace(
         inspection.inspect_host(postfix_instance.directory),
@@ -152,6 +166,14 @@ def _next_steps(host: Host) -> str:
         f" {host.archive_command('doctor')}.\n"
         f"Back up {kept}; see postfix-archive(1)."
     )
+
+
+def _filters_before(postfix_instance: Instance) -> str:
+    """Return the content filters that mail passes before it is archived."""
+    config = postfix_command.read_configuration(postfix_instance.directory)
+    if archive_services.installed_mode(config) != archive_services.NATIVE:
+        return ""
+    return ", ".join(archive_services.content_filters(config))
 
 
 def _install_follower(postfix_instance: Instance, command: str) -> str:

@@ -9,7 +9,6 @@ import contextlib
 import shlex
 import subprocess
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from postfix_archive.archive_transport import fallback_import
@@ -21,16 +20,22 @@ from postfix_archive.errors import (
     InstallRefused,
     PostfixMissing,
 )
-from postfix_archive.install import config_files, instance, program, undo, web_part
+from postfix_archive.install import (
+    capture_map_files,
+    config_files,
+    instance,
+    program,
+    revert,
+    undo,
+    web_part,
+)
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.postfix import (
-    archive_services,
     configuration,
     mail_queue,
     postfix_command,
     server_processes,
 )
-from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.server_processes import Processes
 from postfix_archive.system import failure_log, files, scheduler
 
@@ -54,6 +59,7 @@ def uninstall(directory: str, prefix: str) -> None:
         _revert_installation(directory, undo_record)
     else:
         _restore_without_postfix(directory, undo_record)
+    capture_map_files.remove(directory)
     remains = _describe_remains(directory, name)
     scheduler.TIMER.remove(name)
     _remove_follower(directory, name, prefix or installed_prefix)
@@ -227,49 +233,13 @@ def _revert(
     directory: str, undo_record: undo.UndoRecord, changes: Iterable[Change]
 ) -> None:
     """Revert changes, except entries that somebody has changed since."""
-    has_foreign_edits = not undo_record.is_untouched
     postfix_config = postfix_command.read_configuration(directory)
-    selected: list[Change] = []
-    for change in changes:
-        current = _current_value(postfix_config, change)
-        if current is None and change.after is None and change.kind == "main":
-            selected.append(change)  # postconf -n omits unused parameters
-        elif current in (change.after, _normalise(change.after)):
-            continue
-        elif not has_foreign_edits or current in (
-            change.before,
-            _normalise(change.before),
-        ):
-            selected.append(change)
-        elif current and archive_services.remove_own_elements(current) != current:
-            selected.append(
-                replace(
-                    change, after=archive_services.remove_own_elements(current) or None
-                )
-            )
-            print(f"{change.name}: changed since the installation; removed only ours")
-        else:
-            print(f"{change.name}: changed since the installation; left unchanged")
+    is_edited = not undo_record.is_untouched
+    selected = revert.select(postfix_config, changes, is_edited=is_edited, report=print)
     before = config_files.read(directory)
     after = config_files.apply_changes(before, selected)
     undo_record.add_states(after)
     config_files.replace_files(directory, after, before)
-
-
-def _normalise(line: str | None) -> str | None:
-    return " ".join(configuration.split_entry(line)) if line else line
-
-
-def _current_value(postfix_config: Configuration, change: Change) -> str | None:
-    """Return the current value of what a change has set, None if there is none."""
-    if change.kind == "main":
-        return postfix_config.main.get(change.name)
-    if change.kind == "service":
-        entry = postfix_config.service(change.name)
-        return entry.line if entry else None
-    key, _, option = change.name.rpartition("/")
-    entry = postfix_config.service(key)
-    return entry.options.get(option) if entry else None
 
 
 def _keep_settings(directory: str, name: str) -> None:

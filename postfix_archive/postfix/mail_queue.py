@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -49,21 +49,34 @@ def list_messages(
     return [replace(e, content_filter=filters.get(e.queue_id, "")) for e in messages]
 
 
-def waiting_ids(directory: str) -> list[str]:
-    """Return the queue ids of messages that wait for a transport of ours."""
-    return [
-        each.queue_id for each in list_messages(directory) if _needs_our_transport(each)
-    ]
+def needs_our_transport(message: QueuedMessage) -> bool:
+    """Tell whether a message waits for a transport of ours."""
+    has_filter = message.content_filter.startswith(archive_services.OWN_DESTINATIONS)
+    return has_filter or any(
+        one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients
+    )
 
 
-def drain(directory: str) -> list[str]:
-    """Flush the queue until no message waits for our transports; return those left."""
-    left = waiting_ids(directory)
+def waiting_ids(
+    directory: str, needs: Callable[[QueuedMessage], bool] = needs_our_transport
+) -> list[str]:
+    """Return the queue ids of messages that need what is to be removed."""
+    return [each.queue_id for each in list_messages(directory) if needs(each)]
+
+
+def drain(
+    directory: str, needs: Callable[[QueuedMessage], bool] = needs_our_transport
+) -> list[str]:
+    """Flush the queue until no message needs what is to be removed; return those left.
+
+    Returns after WAIT_TIMEOUT.
+    """
+    left = waiting_ids(directory, needs)
     deadline = time.monotonic() + WAIT_TIMEOUT
     while left and time.monotonic() < deadline:
         postfix_command.run(directory, "postqueue", "-f")
         time.sleep(0.5)
-        left = waiting_ids(directory)
+        left = waiting_ids(directory, needs)
     return left
 
 
@@ -111,13 +124,6 @@ def requeue(directory: str) -> tuple[int, int]:
         if empty_listings == 2 or time.monotonic() > deadline:
             return requeued, len(messages) - len(deferred)
         time.sleep(0.2)
-
-
-def _needs_our_transport(message: QueuedMessage) -> bool:
-    has_filter = message.content_filter.startswith(archive_services.OWN_DESTINATIONS)
-    return has_filter or any(
-        one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients
-    )
 
 
 def _parse_listing(listing: str, now: int) -> list[QueuedMessage]:

@@ -9,21 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from whole_host import HOST, WholeHost, install
+from whole_host import (
+    FILTER_ENTRY,
+    HOST,
+    REINJECTION_ENTRY,
+    SCAN,
+    SCANNED,
+    WholeHost,
+    install,
+)
 
 pytestmark = pytest.mark.live
-SCANNED = "X-Scanned: yes"
-SCAN = f"""#!/usr/bin/python3
-# A content filter that gives back by SMTP.
-import smtplib, sys
-with smtplib.SMTP("127.0.0.1", 10025) as peer:
-    text = b"{SCANNED}\\r\\n" + sys.stdin.buffer.read().replace(b"\\n", b"\\r\\n")
-    peer.sendmail(sys.argv[1], sys.argv[2:], text)
-"""
-REINJECTION_ENTRY = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
-REINJECTION_ENTRY += " -o syslog_name=postfix/back"
-FILTER_ENTRY = "scan unix - n n - 4 pipe flags=Rq user=bob null_sender="
-FILTER_ENTRY += " argv=/usr/local/bin/scan {${sender}} {${recipient}}"
 A, B, C, T = (f"{name}@{HOST}" for name in ("a", "b", "c", "table"))
 LEGAL = f"legal@{HOST}"
 SERVICES = {
