@@ -25,7 +25,8 @@ import command_line
 
 from postfix_archive.config import archive_cf
 from postfix_archive.search.search import Search
-from postfix_archive.web import app, database, local_users, web_settings
+from postfix_archive.web import app, database, web_settings
+from postfix_archive.web.login import local_users
 from postfix_archive.web.user import Grant, Role, User
 
 import resource_usage
@@ -162,7 +163,7 @@ def measure(store: Path, scratch: Path, options: object) -> Result:
     etc = scratch / "etc"
     shutil.copytree(bench.etc, etc)
     found = Search(archive_cf.load(str(etc)), "*")
-    has_messages = "message_page" in app.PAGES
+    has_messages = "message.message_page" in app.PAGES
     queries = [each.text for each in search_queries.make(values["messages"])]
     result: Result = {
         **run_description.describe_run(resource_usage.ControlGroup("none")),

@@ -131,6 +131,16 @@ class LdapServer:
         """Its Unix socket."""
         return f"ldapi://{quote(str(self.socket), safe='')}"
 
+    def web_settings(self) -> dict[str, str]:
+        """Return the settings of a page that asks this server."""
+        return {
+            "web_ldap_server": self.url,
+            "web_ldap_ca_file": str(self.certificate),
+            "web_ldap_bind_dn": SERVICE_DN,
+            "web_ldap_bind_password": SERVICE_PASSWORD,
+            "web_ldap_search_base": f"ou=people,{BASE}",
+        }
+
     def _make_certificate(self) -> None:
         _run(
             *("openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"),

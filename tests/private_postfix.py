@@ -510,6 +510,10 @@ class PrivatePostfix:
         ):
             directory.mkdir()
         shutil.chown(self.directory / "data", "postfix")
+        # postsuper(1) writes into the log as mail_owner where no postlogd(8) runs: what
+        # a killed cleanup(8) leaves would keep Postfix from starting.
+        self.log_path.touch()
+        shutil.chown(self.log_path, "postfix")
         for directory in (
             self.store,
             self.fallback,

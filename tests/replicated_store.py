@@ -35,11 +35,7 @@ class Replicated:
         self.url = object_store.make_bucket(self.name, has_lock=has_lock)
         self.client: Any = object_store.client()
         credentials = directory / "credentials"
-        credentials.write_text(
-            f"[default]\naws_access_key_id = {storage.ACCESS_KEY}\n"
-            f"aws_secret_access_key = {storage.SECRET_KEY}\n"
-        )
-        credentials.chmod(0o600)
+        write_credentials(credentials)
         self.configure(
             archive_object_lock="none",
             archive_object_store=self.url,
@@ -84,6 +80,15 @@ class Replicated:
     def keys(self) -> list[str]:
         listed = self.client.list_object_versions(Bucket=self.name)
         return [each["Key"] for each in listed.get("Versions", ())]
+
+
+def write_credentials(path: Path) -> None:
+    """Write the file for archive_object_credentials_file."""
+    path.write_text(
+        f"[default]\naws_access_key_id = {storage.ACCESS_KEY}\n"
+        f"aws_secret_access_key = {storage.SECRET_KEY}\n"
+    )
+    path.chmod(0o600)
 
 
 def content_of(store: Path) -> dict[str, bytes]:

@@ -62,6 +62,7 @@ SECONDS = {
     "status/test_monitoring.py": 36,
     "web/test_every_page.py": 60,
     "web/test_a_days_work.py": 40,
+    "web/test_logins.py": 25,
     "intake/test_sender_view.py": 34,
     "intake/test_lmtp_raw.py": 33,
     "cli/test_demo.py": 32,

@@ -85,11 +85,15 @@ class Visit:
 
     def log_in(self, name: str, password: str = web_site.PASSWORD) -> None:
         """Log in by the form."""
+        self.send_password(name, password)
+        self.page.wait_for_selector("header .log-out")
+
+    def send_password(self, name: str, password: str) -> None:
+        """Fill the form to log in, and send it."""
         self.page.goto("/login")
         self.page.fill("#name", name)
         self.page.fill("#password", password)
         self.page.press("#password", "Enter")
-        self.page.wait_for_selector("header .log-out")
 
     def go(self, path: str) -> Response:
         """Open a page; it is no error."""

@@ -11,6 +11,7 @@ Users and passwords are those of web_site. Needs root, and Debian's nginx.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -101,6 +102,11 @@ class WebHost:
         )
         assert "Traceback" not in process.stderr, process.stderr
         return process
+
+    def actions(self, user: str) -> list[str]:
+        """Return what the access journals say that somebody did, oldest first."""
+        lines = self.run_command("history", "--user", user, "--json").stdout
+        return [json.loads(each)["action"] for each in lines.splitlines()]
 
     @property
     def log(self) -> str:

@@ -28,7 +28,8 @@ from postfix_archive.access.access_service import AccessService
 from postfix_archive.access.decision import Decision
 from postfix_archive.cli import web_decisions
 from postfix_archive.config.settings import Settings
-from postfix_archive.web import app, database, local_users, web_settings
+from postfix_archive.web import app, database, web_settings
+from postfix_archive.web.login import local_users
 from postfix_archive.web.user import Grant, Role, User
 
 import sample_store

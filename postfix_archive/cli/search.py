@@ -29,7 +29,7 @@ from postfix_archive.errors import (
     RecordNotFound,
     StoreFailed,
 )
-from postfix_archive.message import dates, printable
+from postfix_archive.message import printable
 from postfix_archive.message.printable import safe_text
 from postfix_archive.retention.hold_names import HoldNames, Names
 from postfix_archive.search import look_up, search, short_ids, snippet
@@ -126,7 +126,7 @@ def _print(
             click.echo(hit.archive_id)
     elif as_json:
         for hit, names in HoldNames(settings, output.report).with_names(hits):
-            click.echo(json.dumps(to_json(hit, names)))
+            click.echo(json.dumps(_to_json(hit, names)))
     elif hit_table.is_possible():
         page = list(hits)
         if page:
@@ -145,20 +145,11 @@ def _report_notices(found: search.Search) -> None:
         click.get_current_context().exit(EXIT_FAILURE)
 
 
-def to_json(hit: Hit, hold_names: Names | None) -> dict[str, Any]:
+def _to_json(hit: Hit, hold_names: Names | None) -> dict[str, Any]:
     """Return a hit as a JSON object, with the holds that cover it, None if unknown."""
     return {
-        "id": hit.archive_id,
-        "archive": hit.archive,
-        "archived": dates.format_rfc3339(hit.archived),
-        "arrived": dates.format_rfc3339(hit.arrived),
-        "sent": None if hit.sent is None else dates.format_rfc3339(hit.sent),
-        "sender": safe_text(hit.sender),
+        **hit.to_json(),
         "recipients": hit.recipient_count,
-        "subject": safe_text(hit.subject),
-        "attachments": hit.attachment_count,
-        "size": hit.size,
-        "sha256": hit.sha256,
         "journal_offsets": list(hit.offsets),
         "holds": None if hold_names is None else list(hold_names),
     }

@@ -1,6 +1,6 @@
 """The command token: with which programs use the REST API of the web page.
 
-web/api_tokens does the work, and is imported by each command as in user.
+web/api/api_tokens does the work, and is imported by each command as in user.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def add(
 
     It may do what its user may do, for as long as the user is not disabled.
     """
-    from postfix_archive.web import api_tokens
+    from postfix_archive.web.api import api_tokens
 
     end = expires.timestamp() if expires else 0.0
     click.echo(api_tokens.add(db, name, user, expires=end, changed_by=changed_by()))
@@ -45,7 +45,7 @@ def add(
 @with_database
 def list_(db: sqlite3.Connection) -> None:
     """List the tokens, with their users and times."""
-    from postfix_archive.web import api_tokens
+    from postfix_archive.web.api import api_tokens
 
     tokens = api_tokens.read(db)
     for each in tokens:
@@ -64,7 +64,7 @@ def list_(db: sqlite3.Connection) -> None:
 @with_database
 def revoke(db: sqlite3.Connection, name: str) -> None:
     """Let a token work no more."""
-    from postfix_archive.web import api_tokens
+    from postfix_archive.web.api import api_tokens
 
     api_tokens.revoke(db, name, changed_by=changed_by())
     click.echo(safe_text(f"The token {name} works no more."))

@@ -1,7 +1,7 @@
 """The command user: who may use the web page, by name and password.
 
-web/local_users does the work. It is imported by each command, since the libraries of
-the page need not be installed.
+web/login/local_users does the work. It is imported by each command, since the libraries
+of the page need not be installed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def add(
     password_stdin: bool,
 ) -> None:
     """Add a user. The password is asked for twice."""
-    from postfix_archive.web import local_users
+    from postfix_archive.web.login import local_users
     from postfix_archive.web.user import User
 
     one = User(
@@ -92,7 +92,7 @@ def change(
 
     What is given replaces all there was of its kind; the rest stays.
     """
-    from postfix_archive.web import local_users
+    from postfix_archive.web.login import local_users
     from postfix_archive.web.user import User
 
     before = local_users.find(db, local_users.parse_name(name)).user
@@ -113,7 +113,7 @@ def change(
 @with_database
 def password(db: sqlite3.Connection, name: str, password_stdin: bool) -> None:
     """Set the password of a user, who is logged out."""
-    from postfix_archive.web import local_users
+    from postfix_archive.web.login import local_users
 
     one = local_users.find(db, local_users.parse_name(name)).user
     text = web_database.read_password(password_stdin)
@@ -138,7 +138,7 @@ def enable(db: sqlite3.Connection, name: str) -> None:
 
 
 def _set_disabled(db: sqlite3.Connection, name: str, is_disabled: bool) -> None:
-    from postfix_archive.web import local_users
+    from postfix_archive.web.login import local_users
 
     one = local_users.parse_name(name)
     local_users.set_disabled(db, one, is_disabled, changed_by=changed_by())
@@ -150,7 +150,7 @@ def _set_disabled(db: sqlite3.Connection, name: str, is_disabled: bool) -> None:
 @with_database
 def totp_(db: sqlite3.Connection, name: str) -> None:
     """Take the one-time codes of a user away, whose device is lost."""
-    from postfix_archive.web import local_users, totp
+    from postfix_archive.web.login import local_users, totp
 
     one = local_users.parse_name(name)
     totp.disable(db, one, changed_by=changed_by())
@@ -161,7 +161,7 @@ def totp_(db: sqlite3.Connection, name: str) -> None:
 @with_database
 def list_(db: sqlite3.Connection) -> None:
     """List the users, with roles and addresses."""
-    from postfix_archive.web import local_users
+    from postfix_archive.web.login import local_users
 
     users = local_users.read(db)
     for each in users:

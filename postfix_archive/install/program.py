@@ -41,7 +41,7 @@ RELEASE_FILES = (
     "install/requirements*.txt",
     "install/archive-web.cf",
     "procedure/*.j2",
-    "web/openapi.json",
+    "web/api/openapi.json",
     "web/templates/*",
     "web/static/*",
     "web/translations/*/*/*",

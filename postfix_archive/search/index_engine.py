@@ -7,8 +7,10 @@ short_ids. Raises IndexFailed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from postfix_archive.message import dates
+from postfix_archive.message.printable import safe_text
 from postfix_archive.search.index_entry import ContentEntry, RecordEntry
 from postfix_archive.search.query_nodes import Node
 from postfix_archive.store.journal_reader import Line
@@ -47,6 +49,21 @@ class Hit(NamedTuple):
     attachment_count: int
     subject: str
     offsets: Sequence[int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return as a JSON object what anybody may know who may see the message."""
+        return {
+            "id": self.archive_id,
+            "archive": self.archive,
+            "archived": dates.format_rfc3339(self.archived),
+            "arrived": dates.format_rfc3339(self.arrived),
+            "sent": None if self.sent is None else dates.format_rfc3339(self.sent),
+            "sender": safe_text(self.sender),
+            "subject": safe_text(self.subject),
+            "attachments": self.attachment_count,
+            "size": self.size,
+            "sha256": self.sha256,
+        }
 
 
 class Place(NamedTuple):

@@ -2,7 +2,7 @@
 
 Each page is a blueprint in a module of its own, named in PAGES. What all of them share
 is here: who asks, the headers that keep a browser from doing anything else, the texts
-of errors. Pages get mail from visible_archives alone.
+of errors. Pages get mail from visible.archives alone.
 """
 
 from __future__ import annotations
@@ -17,36 +17,30 @@ from werkzeug.wrappers import Response as BaseResponse
 from postfix_archive import __version__
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, ReasonMissing
-from postfix_archive.web import (
-    api,
-    database,
-    kept_form,
-    language,
-    logins,
-    sessions,
-    site,
-)
+from postfix_archive.web import database, language, sessions, site
+from postfix_archive.web.api import endpoints
+from postfix_archive.web.login import kept_form, logins
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
 PAGES = (
-    "login_page",
+    "login.login_page",
     "home",
-    "kept_form",
-    "account_page",
-    "search_page",
-    "reason_page",
-    "message_page",
-    "message_files",
-    "users_page",
-    "api",
-    "exports_page",
-    "holds_page",
-    "erasures_page",
-    "replay_page",
-    "access_log_page",
-    "dashboard_page",
+    "login.kept_form",
+    "login.account_page",
+    "search.search_page",
+    "login.reason_page",
+    "message.message_page",
+    "message.files_page",
+    "login.users_page",
+    "api.endpoints",
+    "exports.exports_page",
+    "decisions.holds_page",
+    "decisions.erasures_page",
+    "decisions.replay_page",
+    "reports.access_log_page",
+    "reports.dashboard_page",
 )
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
@@ -84,7 +78,7 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
     kept_form.install_before_tokens(app)
-    CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
+    CSRFProtect(app).exempt(endpoints.blueprint)  # which no browser's cookie opens
     kept_form.install(app)
     logins.install(app)
     language.install(app)

@@ -31,7 +31,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.web import database
 from postfix_archive.web.user import User
-from postfix_archive.web.visible_archives import VisibleArchives
+from postfix_archive.web.visible.archives import VisibleArchives
 from postfix_archive.web.web_settings import WebSettings
 
 NAME = "postfix_archive"  # in Flask.extensions
@@ -135,3 +135,6 @@ def needs(condition: Callable[[User], bool], what: str) -> Callable[[Page], Page
         return needs_login(with_condition)  # type: ignore[return-value]
 
     return decorate
+
+
+for_officers = needs(lambda user: user.is_officer, "officers")

@@ -23,7 +23,7 @@ import pytest
 from postfix_archive.store import record_reader
 
 from mails import LEGAL
-from private_postfix import PrivatePostfix, descendants
+from private_postfix import PrivatePostfix, WaitTimeout, descendants
 
 pytestmark = pytest.mark.live
 
@@ -72,14 +72,20 @@ class Storm:
     def _start(self) -> None:
         """Start Postfix; postsuper(1) may stumble over what orphans still move."""
 
+        reasons = [""]
+
         def has_started() -> bool:
             try:
                 self.postfix.start()
-            except RuntimeError:
+            except RuntimeError as error:
+                reasons.append(str(error))
                 return False
             return True
 
-        self.postfix.wait(has_started, "Postfix starts")
+        try:
+            self.postfix.wait(has_started, "Postfix starts")
+        except WaitTimeout as error:
+            raise WaitTimeout(f"{error}\n{reasons[-1]}") from None
 
     def _wait_for(self, accepted: int) -> None:
         self.postfix.wait(lambda: len(self.accepted) >= accepted, "mail is accepted")
@@ -135,6 +141,11 @@ class Storm:
             master = int(
                 (self.postfix.queue_directory / "pid" / "master.pid").read_text()
             )
+            # Once it has stopped, another process may have its number.
+            if Path(f"/proc/{master}/comm").read_text() != "master\n":
+                return
+            if Path(f"/proc/{master}/cwd").resolve() != self.postfix.queue_directory:
+                return
         except (OSError, ValueError):
             return
         for pid in descendants(master):
@@ -171,7 +182,7 @@ def assert_nothing_lost(storm: Storm) -> str:
     assert (missing, undelivered) == ([], [])
     assert max(archived.values()) == 1
     for name, digest in storm.accepted.items():
-        assert set(delivered[name]) == {digest}
+        assert set(delivered[name]) == {digest}, name
     assert set(delivered) <= set(archived)  # nothing is delivered that is not archived
     process = postfix.run_command("verify")
     assert process.returncode == 0, process.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.postfix import reference
-from postfix_archive.web import message_html
+from postfix_archive.web.message import safe_html
 
 import web_mails
 from web_browser import Browser, Scheme, Visit
@@ -40,12 +40,6 @@ def open_contract(visit: Visit) -> None:
     visit.page.wait_for_selector("h2:has-text('Integrity')")
 
 
-def actions(host: WebHost, name: str) -> list[str]:
-    """Return what the access journal says that somebody did."""
-    lines = host.run_command("history", "--user", name, "--json").stdout.splitlines()
-    return [json.loads(each)["action"] for each in lines]
-
-
 def test_auditor_finds_a_blind_recipient_and_takes_the_attachment(
     host: WebHost, browser: Browser
 ) -> None:
@@ -59,8 +53,7 @@ def test_auditor_finds_a_blind_recipient_and_takes_the_attachment(
     assert hashlib.sha256(content).hexdigest() == web_mails.ATTACHMENT_SHA256
     assert download.value.suggested_filename == web_mails.ATTACHMENT_NAME
     visit.close()
-    done = actions(host, "anna")
-    assert {"login", "search", "show"} <= {*done}
+    assert {"login", "search", "show"} <= {*host.actions("anna")}
 
 
 def test_employee_finds_own_mail_without_the_blind_recipient(
@@ -98,7 +91,7 @@ def test_styles_of_a_mail_hide_no_target(host: WebHost, browser: Browser) -> Non
     assert styles
     visit = browser.visit(host.url)
     visit.page.set_content(
-        styles[0] + message_html.clean(source, lambda _: None, "leads to").html
+        styles[0] + safe_html.clean(source, lambda _: None, "leads to").html
     )
     target = visit.page.locator(".target")
     assert target.evaluate(IS_ON_TOP)
@@ -144,7 +137,7 @@ def test_export(host: WebHost, browser: Browser, tmp_path: Path) -> None:
         [name] = [each for each in archive.namelist() if each.endswith(".eml")]
         assert archive.read(name) == web_mails.contract()
     visit.close()
-    assert "export" in actions(host, "anna")
+    assert "export" in host.actions("anna")
 
 
 def test_hold(host: WebHost, browser: Browser) -> None:

@@ -9,10 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from postfix_archive.errors import DirectoryFailed, LoginFailed, PasswordWrong
-from postfix_archive.web import ldap_login, web_settings
+from postfix_archive.web import web_settings
+from postfix_archive.web.login import ldap_login
 from postfix_archive.web.web_settings import WebSettings
 
-import ldap_server
 import web_site
 from ldap_server import BASE, GROUP, PASSWORD, LdapServer
 from web_site import WebSite
@@ -35,11 +35,7 @@ def text_of(server: LdapServer, **changes: str) -> str:
     """Return an archive-web.cf for the server."""
     values = {
         "web_logins": "local ldap",
-        "web_ldap_server": server.url,
-        "web_ldap_ca_file": str(server.certificate),
-        "web_ldap_bind_dn": ldap_server.SERVICE_DN,
-        "web_ldap_bind_password": ldap_server.SERVICE_PASSWORD,
-        "web_ldap_search_base": f"ou=people,{BASE}",
+        **server.web_settings(),
         # Groups in another spelling of the DN.
         "web_group_roles": f"{{ {GROUP.upper().replace(',', ', ')} = auditor }}"
         " { * = own:legal@example.com }",

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import functools
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from postfix_archive.message import dates
-from postfix_archive.retention import removal
-from postfix_archive.search import index_update
+from postfix_archive.retention import clock, removal
+from postfix_archive.search import index_service, index_update
 from postfix_archive.search.search import Search
 from postfix_archive.store import copy_file, record_reader, verifier
 from postfix_archive.store.archive import Archive
+from postfix_archive.store.outcome import Outcome
 
 import journal_lines
 from sample_store import ARRIVAL, LEGAL, SampleStore
 from unit.kills import is_killed_at
+from unit.retention.stores import InlineExtractor
 
 TIME = dates.format_rfc3339(ARRIVAL)
+YEAR = 365 * 86400
+OUTCOME = Outcome("bob@example.net", "delivered", "4Z1", "4Z1", TIME)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +112,52 @@ def test_a_removal_that_is_killed_anywhere_is_completed(
         assert_removed(store, first, second)
     assert states == {0, 1} and step > 15
     assert_removed(store, first, second)
+
+
+def test_a_purge_that_is_killed_anywhere_ends_the_same_when_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the steps of the whole run: completing, indexing, noting, removing."""
+    monkeypatch.setattr(index_service, "Extractor", InlineExtractor)
+    original = SampleStore(tmp_path / "original")
+    left, longer, over, held = (
+        original.add(b"Subject: %b\r\n\r\nx\r\n" % word, arrival=ARRIVAL - 2 * YEAR)
+        for word in (b"left", b"longer", b"over", b"held")
+    )
+    young = original.add(b"Subject: young\r\n\r\nx\r\n")
+    original.note_retention(longer)
+    original.note_retention(left)
+    remove(original, left)
+    original.add_outcome(left, OUTCOME)  # came too late: the run begins with it
+    original.run("hold", "add", "jones", "--ids", held, "--reason", "a test")
+    rules = original.directory / "archive.retention"
+    rules.write_text("subject:longer 9y\n* 1y\n")
+    noted = {longer: 2, left: 1, over: 1, held: 1, young: 1}
+    step, sizes = 0, set()
+    is_killed = True
+    while is_killed:
+        step += 1
+        store = copied(original.directory, tmp_path / "copy")
+        run = functools.partial(store.run, "purge", "--really", "--clock-is-right")
+        is_killed = is_killed_at(step, run, only_changes=True)
+        assert errors(store) == []
+        sizes.add(journal_lines.segment(store.path / LEGAL).stat().st_size)
+        run()
+        assert Counter(event_ids(store, "retention")) == noted
+        assert sorted(event_ids(store, "purged")) == sorted([left, over])
+        result = verifier.verify_archive(str(store.path / LEGAL))
+        assert [str(each) for each in result.findings] == []
+        assert set(found(store, "*")) == {longer, held, young}
+        assert (store.directory / "fallback" / clock.LAST_RUN_FILE).exists()
+    assert run().output == f"{held}  stays: held by jones\n"
+    assert (
+        len(sizes) == 4 and step > 40
+    )  # nothing, and each of the three kinds of events
+
+
+def event_ids(store: SampleStore, name: str) -> list[str]:
+    events = journal_lines.events(store.path / LEGAL)
+    return [each["id"] for each in events if each["event"] == name]
 
 
 def read_capture(store: SampleStore, archive_id: str) -> copy_file.Capture:

@@ -1,0 +1,1 @@
+"""The pages where officers decide: holds, erasures, replay."""

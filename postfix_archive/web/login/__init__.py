@@ -1,0 +1,1 @@
+"""Who uses the page: logins of each kind, the users, their passwords and codes."""

@@ -1,0 +1,1 @@
+"""The page of one message: header, text, parts, envelope, proof."""

@@ -1,0 +1,1 @@
+"""The pages about the archives as a whole: their state, and who read what."""

@@ -1,0 +1,1 @@
+"""The page that finds mail: the query, the hits, facets, saved searches."""

@@ -1,0 +1,1 @@
+"""Archived mail, decisions and reports as one user may see them."""
