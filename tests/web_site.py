@@ -24,10 +24,11 @@ from werkzeug.test import TestResponse
 
 from postfix_archive.access import access_journal
 from postfix_archive.access.access_entry import Entry
-from postfix_archive.access.access_service import AccessService
+from postfix_archive.access.access_service import AccessService, Fetch
 from postfix_archive.access.decision import Decision
 from postfix_archive.cli import web_decisions
 from postfix_archive.config.settings import Settings
+from postfix_archive.store import copy_file
 from postfix_archive.web import app, database, web_settings
 from postfix_archive.web.login import local_users
 from postfix_archive.web.user import Grant, Role, User
@@ -87,10 +88,13 @@ class WebSite:
 
 
 @contextlib.contextmanager
-def access_service(site: WebSite, *settings: str) -> Iterator[None]:
+def access_service(
+    site: WebSite, *settings: str, fetch: Fetch = copy_file.fetch_moved
+) -> Iterator[None]:
     """Run an access service for the page, with further lines of archive.cf.
 
-    Root is the store's user and the page's user here.
+    Root is the store's user and the page's user here. fetch reads what is in the object
+    storage alone.
     """
     path = site.store.directory / "archive.cf"
     lines = [
@@ -109,7 +113,7 @@ def access_service(site: WebSite, *settings: str) -> Iterator[None]:
     def decide(settings: Settings, one: Decision) -> str:
         return web_decisions.carry_out(settings, one, warn=print)
 
-    with AccessService(lambda: site.store.settings, append, decide) as service:
+    with AccessService(lambda: site.store.settings, append, decide, fetch) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -3,27 +3,32 @@
 A Unix socket (archive_access_socket) that only archive_reader_group can connect to. The
 service runs as the archive's user; who reads is what the kernel says of the client
 (SO_PEERCRED, unix(7)), never what the client says. Only archive_web_user may add who
-has logged in at the web page, and ask for what such a user decides. A request is one
-JSON object in one line, the answer too:
+has logged in at the web page, ask for what such a user decides, and read a copy that is
+in the object storage alone, for which it has no credentials. A request is one JSON
+object in one line, the answer too; the bytes of a copy follow it, up to the end:
 
     {"action":…,"query":…,"reason":…,"ids":{ARCHIVE:[ID…]},"web_user":…}
     {"decision":…,"web_user":…,…}
+    {"copy":"ARCHIVE/YYYY/MM/DD/FILE"}
     {}, {"result":…} or {"error":…}
 
-The client side is used by access_recorder and retention/decision_requests, the service
-by the command access-service.
+The client side is used by access_recorder, retention/decision_requests and web, the
+service by the command access-service.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
 import socketserver
 import stat
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import IO, NamedTuple
 
 from postfix_archive.access import access_entry, decision, reader_group
 from postfix_archive.access.access_entry import Entry, User
@@ -33,9 +38,11 @@ from postfix_archive.errors import (
     AccessNotRecorded,
     AccessServiceFailed,
     ArchiveError,
+    CopyUnreachable,
+    StoreFailed,
 )
-from postfix_archive.message import received_header
-from postfix_archive.store import record_reader
+from postfix_archive.message import digest, received_header
+from postfix_archive.store import copy_file, journal_event, record_reader
 from postfix_archive.system import files, privileges
 
 REQUEST_LIMIT = 16 << 20  # bytes: 250,000 ids
@@ -43,11 +50,22 @@ ANSWER_LIMIT = 1 << 20  # bytes: an invalid query comes back
 TIME_LIMIT = 30.0  # seconds for a request and its answer
 # The service waits 60 s for each lock, and for the index service.
 DECISION_TIME_LIMIT = 300.0
+# For the first bytes of a copy, which the service has read whole then. A proxy gives
+# the page about as long.
+COPY_TIME_LIMIT = 60.0
 SOCKET_MODE = 0o660
 PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group id
 Append = Callable[[Mapping[str, Sequence[str]], Entry], None]
 Decide = Callable[[Settings, Decision], str]
+Fetch = Callable[[str, str], Iterator[bytes]]
 Load = Callable[[], Settings]
+
+
+class Copy(NamedTuple):
+    """A copy that is asked for; ``sha256`` is that of its file."""
+
+    path: str
+    sha256: str
 
 
 def request(settings: Settings, ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
@@ -103,16 +121,60 @@ def decide(
     return str(answer.get("result", ""))
 
 
+def fetch_copies(settings: Settings) -> None:
+    """Let the service read for this process the copies in the object storage alone."""
+    copy_file.fetch_moved = functools.partial(fetch_copy, settings)
+
+
+def fetch_copy(settings: Settings, path: str, sha256: str) -> Iterator[bytes]:
+    """Yield the compressed bytes of a copy, from the service.
+
+    Raises StoreFailed as it does, and CopyUnreachable for any other failure, also at
+    the end of what does not have this SHA-256.
+    """
+    name = path.removeprefix(f"{settings.archive_store_directory}/")
+    where, received = settings.archive_access_socket, digest.sha256()
+    try:
+        with _sent(where, {"copy": name}, COPY_TIME_LIMIT) as answers:
+            decision.raise_error(_read_answer(answers))
+            while block := answers.read(copy_file.BLOCK_SIZE):
+                received.update(block)
+                yield block
+        if received.hexdigest() != sha256:
+            raise ValueError("the copy did not come whole")
+    except StoreFailed:
+        raise
+    except (OSError, ValueError, ArchiveError) as error:
+        raise CopyUnreachable(
+            f"{path}: the whole copy is in the object storage, and {where}, the access"
+            f" service, does not give it: {_reason(error)}"
+        ) from error
+
+
 def _exchange(
     path: str, fields: Mapping[str, object], time_limit: float
 ) -> dict[str, object]:
     """Send a request, and return the answer. Raises OSError and ValueError."""
+    with _sent(path, fields, time_limit) as answers:
+        return _read_answer(answers)
+
+
+@contextlib.contextmanager
+def _sent(
+    path: str, fields: Mapping[str, object], time_limit: float
+) -> Iterator[IO[bytes]]:
+    """Send a request; yield what its answer is read from. Raises OSError."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(time_limit)
         connection.connect(path)
         connection.sendall(json.dumps(fields).encode("ascii") + b"\n")
         with connection.makefile("rb") as answers:
-            line = answers.readline(ANSWER_LIMIT)
+            yield answers
+
+
+def _read_answer(answers: IO[bytes]) -> dict[str, object]:
+    """Return the line of an answer. Raises OSError and ValueError."""
+    line = answers.readline(ANSWER_LIMIT)
     if not line:
         raise ValueError("no answer")
     answer = json.loads(line)
@@ -134,17 +196,21 @@ class AccessService(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 128  # connections that wait for accept(2)
 
-    def __init__(self, load: Load, append: Append, decide: Decide) -> None:
+    def __init__(
+        self, load: Load, append: Append, decide: Decide, fetch: Fetch
+    ) -> None:
         """Listen on archive_access_socket; only archive_reader_group can connect.
 
         load reads archive.cf; append records an entry; decide carries out a decision,
-        and returns what its client gets. Threads call them at the same time. Makes the
-        socket's directory if root may. Raises AccessServiceFailed, and what load does.
+        and returns what its client gets; fetch is copy_file.fetch_moved. Threads call
+        them at the same time. Makes the socket's directory if root may. Raises
+        AccessServiceFailed, and what load does.
         """
         settings = load()
         self.load = load
         self.append = append
         self.decide = decide
+        self.fetch = fetch
         self._group_id = _group_id(settings.archive_reader_group)
         path = settings.archive_access_socket
         try:
@@ -185,26 +251,33 @@ class _RequestHandler(socketserver.StreamRequestHandler):
             line = self.rfile.readline(REQUEST_LIMIT)
         except OSError:  # the client has gone, or is silent
             return
-        answer = json.dumps(self._answer(line)).encode("ascii")
-        with contextlib.suppress(OSError):  # the client has gone
-            self.wfile.write(answer + b"\n")
+        answer, blocks = self._answer(line)
+        # The client has gone, or the copy ends here; it looks at the SHA-256.
+        with contextlib.suppress(OSError, ArchiveError):
+            self.wfile.write(json.dumps(answer).encode("ascii") + b"\n")
+            for block in blocks:
+                self.wfile.write(block)
 
-    def _answer(self, line: bytes) -> dict[str, object]:
+    def _answer(self, line: bytes) -> tuple[dict[str, object], Iterable[bytes]]:
+        """Return the answer, and the bytes of a copy that follow it."""
         try:
             # Anew each time: who takes a right away does not think of this process.
             settings = self.server.load()
             one = parse(line, _peer(self.connection), settings)
         except (ValueError, RecursionError) as error:
-            return {"error": f"invalid request: {error}"}
+            return {"error": f"invalid request: {error}"}, ()
         except ArchiveError as error:
-            return decision.error_fields(error)
+            return decision.error_fields(error), ()
         try:
             if isinstance(one, Decision):
-                return {"result": self.server.decide(settings, one)}
+                return {"result": self.server.decide(settings, one)}, ()
+            if isinstance(one, Copy):
+                blocks = self.server.fetch(*one)
+                return {}, chain((next(blocks, b""),), blocks)
             self.server.append(*one)
-            return {}
+            return {}, ()
         except ArchiveError as error:
-            return decision.error_fields(error)
+            return decision.error_fields(error), ()
 
 
 def _group_id(group: str) -> int:
@@ -218,10 +291,11 @@ def _group_id(group: str) -> int:
 
 def parse(
     line: bytes, user: User, settings: Settings
-) -> tuple[dict[str, list[str]], Entry] | Decision:
-    """Return what a request of this user says: ids by archive and entry, or a decision.
+) -> tuple[dict[str, list[str]], Entry] | Decision | Copy:
+    """Return what a request of this user says.
 
-    Raises ValueError, and StoreFailed for a store that cannot be read.
+    Ids by archive and an entry, or a decision, or a copy. Raises ValueError, and
+    StoreFailed for a store that cannot be read.
     """
     fields = json.loads(line)
     if not isinstance(fields, dict) or not line.endswith(b"\n"):
@@ -230,6 +304,9 @@ def parse(
     archives = set(record_reader.archives(settings.archive_store_directory))
     if "decision" in fields:
         return decision.parse(fields, user, archives)
+    if "copy" in fields:
+        _require_web_process(user, settings, "read a copy here")
+        return _moved_copy(fields["copy"], archives, settings)
     texts = [fields.get(name, "") for name in ("action", "query", "reason")]
     if not all(isinstance(each, str) for each in texts) or not texts[0]:
         raise ValueError("action, query and reason must be text")
@@ -249,15 +326,32 @@ def _with_web_user(user: User, name: object, settings: Settings) -> User:
     """Return the user with the name at the web page, if its process says so."""
     if name == "":
         return user
-    web_user = settings.archive_web_user
-    if not web_user or user.uid != access_entry.uid_of(web_user):
-        raise ValueError("only archive_web_user may say who is at the web page")
+    _require_web_process(user, settings, "say who is at the web page")
     if not isinstance(name, str) or not access_entry.is_web_user(name):
         raise ValueError(
             "web_user must be printable text of at most"
             f" {access_entry.WEB_USER_LIMIT} characters"
         )
     return user._replace(web_user=name)
+
+
+def _require_web_process(user: User, settings: Settings, action: str) -> None:
+    web_user = settings.archive_web_user
+    if not web_user or user.uid != access_entry.uid_of(web_user):
+        raise ValueError(f"only archive_web_user may {action}")
+
+
+def _moved_copy(name: object, archives: set[str], settings: Settings) -> Copy:
+    """Return a copy of which the store has the header: what was removed is in none."""
+    if not isinstance(name, str) or not journal_event.is_file_name(name):
+        raise ValueError("copy must be the name of a file")
+    if name.partition("/")[0] not in archives:
+        raise ValueError("no such archive")
+    path = f"{settings.archive_store_directory}/{name}"
+    sha256 = copy_file.moved_sha256(path)
+    if not sha256:
+        raise ValueError("the copy is not in the object storage alone")
+    return Copy(path, sha256)
 
 
 def is_running(path: str) -> bool:

@@ -24,7 +24,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import NotRoot
 from postfix_archive.message import dates
 from postfix_archive.message.printable import safe_text
-from postfix_archive.store import journal_reader, record_reader
+from postfix_archive.store import copy_file, journal_reader, record_reader
 from postfix_archive.system import privileges
 
 IDS_SHOWN = 3
@@ -152,8 +152,8 @@ def readers(directory: str) -> None:
 def access_service(directory: str) -> None:
     """Record what members of archive_reader_group read.
 
-    Runs until stopped. They can read the store and not write it. Started by systemd or
-    cron.
+    Runs until stopped. They can read the store and not write it. Also does for the web
+    page what its process cannot do. Started by systemd or cron.
     """
     settings = archive_cf.load(directory)
     if os.geteuid():
@@ -177,7 +177,7 @@ def access_service(directory: str) -> None:
         return web_decisions.carry_out(current_settings, decision, _warn)
 
     load = functools.partial(archive_cf.load, directory)
-    with AccessService(load, append, decide) as service:
+    with AccessService(load, append, decide, copy_file.fetch_moved) as service:
         privileges.become_owner(settings.archive_store_directory)
         service.serve_forever()
 

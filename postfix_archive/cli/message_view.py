@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from postfix_archive.message.printable import safe_text
-from postfix_archive.search import extraction_parts
+from postfix_archive.search import extraction_parts, mime_entity
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_parts import Part
 
@@ -19,7 +19,7 @@ RECORD_FIELDS = ("Subject", "Message-ID")  # record_view shows them
 
 def parts(original: bytes) -> list[Part]:
     """Return the parts of a message, numbered as --part counts them."""
-    return list(extraction_parts.parts(extraction_parts.parse(original), []))
+    return list(extraction_parts.parts(mime_entity.parse(original), []))
 
 
 def lines(content: MessageContent, parts: list[Part]) -> Iterator[str]:

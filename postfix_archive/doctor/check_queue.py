@@ -13,6 +13,7 @@ from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
 from postfix_archive.postfix.queued_message import QueuedMessage
+from postfix_archive.replicate.bucket import NO_LOCK
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.system import failure_log
 
@@ -262,6 +263,27 @@ def check_replicator(host: Host) -> Iterator[Finding]:
         )
 
 
+def check_local_days(host: Host) -> Iterator[Finding]:
+    """Report that archive_local_days has no effect, and why."""
+    if host.settings is None or not host.settings.archive_local_days:
+        return
+    if not host.settings.archive_object_store:
+        problem = "archive_object_store is not set"
+        fix = "set it (docs/object-storage.md)"
+    elif host.settings.archive_object_lock == NO_LOCK:
+        problem = "archive_object_lock = none, and the only copy must be locked"
+        fix = "set it to governance or compliance (docs/object-storage.md)"
+    else:
+        return
+    yield Finding(
+        "local-days",
+        WARNING,
+        f"archive_local_days = {host.settings.archive_local_days}",
+        f"{problem}: all copies stay in the store",
+        f"{fix}, or archive_local_days = 0",
+    )
+
+
 def _late_service(
     host: Host, command: str, file: str, age: float | None, lag: str, harm: str
 ) -> Iterator[Finding]:
@@ -303,4 +325,5 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_follower,
     check_indexer,
     check_replicator,
+    check_local_days,
 )

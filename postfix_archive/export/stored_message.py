@@ -60,6 +60,10 @@ class StoredMessage:
         """What tells this copy from all others of the store."""
         return f"{self.record.archive} {self.event['file']}"
 
+    def is_moved(self, store_directory: str) -> bool:
+        """Return whether the whole copy is in the object storage alone."""
+        return copy_file.is_moved(self._path(store_directory))
+
     def read_original(self, store_directory: str, spool_directory: str) -> Spool:
         """Return the original, exactly as received; the caller closes it.
 

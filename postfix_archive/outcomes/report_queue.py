@@ -8,11 +8,10 @@ Message-Id.
 
 from __future__ import annotations
 
-import contextlib
-
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
+    CapsuleBroken,
     JournalFailed,
     KeyMissing,
     KeyUnreadable,
@@ -20,6 +19,7 @@ from postfix_archive.errors import (
     PostfixUnreachable,
     RecordDamaged,
     RecordNotFound,
+    RecordRemoved,
     StoreFailed,
 )
 from postfix_archive.message import archive_copy, dates, digest, smtp_data, stamp
@@ -129,6 +129,8 @@ def _mail_report(
 
 
 RETRY_SECONDS = 60  # seconds between two attempts after a failure
+# The same for a damaged record: each attempt may read the whole journal.
+DAMAGE_RETRY_SECONDS = 3600
 MAX_STORE_FAILURES = 20  # failures after which the store counts as down
 
 
@@ -136,7 +138,7 @@ class ReportQueue:
     """The outcome reports that are due.
 
     ``delay_warning`` says why some are not stored or mailed yet, ``damage_warnings``
-    which records can have none; one line each.
+    which records are damaged, or not in the journal any more; one line each.
     """
 
     def __init__(self, settings: Settings, state: FollowerState) -> None:
@@ -146,11 +148,13 @@ class ReportQueue:
         self.delay_warning = ""
         self.damage_warnings: list[str] = []
         self._retry_at = 0
+        self._retry_at_of: dict[tuple[str, str], int] = {}  # damaged records
 
     def process(self, now: int) -> None:
         """Store and mail what is due; now is Unix time. What fails stays due.
 
-        A missing or damaged archive copy delays no report but its own.
+        A missing or damaged archive copy, or journal line, delays no report but its
+        own; that is stored after a repair.
         """
         if self.delay_warning and now < self._retry_at:
             return
@@ -163,6 +167,9 @@ class ReportQueue:
             return
         failures = 0
         for archive, record_id in self._state.due_reports():
+            key = archive, record_id
+            if now < self._retry_at_of.get(key, 0):
+                continue
             try:
                 self._process_record(archive, record_id, keys, now)
             except (PostfixUnreachable, PostfixRefused) as error:
@@ -175,23 +182,40 @@ class ReportQueue:
                     return
                 continue
             except RecordDamaged as error:
-                self.damage_warnings.append(str(error))
+                self._retry_at_of[key] = now + DAMAGE_RETRY_SECONDS
+                self._warn(f"outcome report delayed: {error}")
+                continue
+            except RecordNotFound as error:
+                self._warn(f"no outcome report: {error}")
             self._state.remove_due_report(archive, record_id)
+
+    def _warn(self, text: str) -> None:
+        if text not in self.damage_warnings:
+            self.damage_warnings.append(text)
 
     def _process_record(
         self, archive: str, record_id: str, keys: Keyring, now: int
     ) -> None:
-        record = self._read_record(archive, record_id)
-        if record is not None:
-            store_and_mail(self._settings, keys, archive, record, now)
+        try:
+            record = self._read_record(archive, record_id)
+            if record is not None:
+                store_and_mail(self._settings, keys, archive, record, now)
+        except CapsuleBroken as error:
+            raise RecordDamaged(f"{record_id}: {error}") from error
 
     def _read_record(self, archive: str, record_id: str) -> Record | None:
+        """Return the record, None if it was removed."""
         directory = self._settings.archive_store_directory
         offsets = self._state.journal_offsets(archive, record_id)
-        with contextlib.suppress(RecordNotFound):
+        try:
             record = record_reader.record_at(directory, archive, offsets)
             if record.archive_id == record_id:
                 return record
-        with contextlib.suppress(RecordNotFound):
+        except RecordRemoved:
+            return None
+        except RecordNotFound:
+            pass
+        try:
             return record_reader.find_record(directory, record_id, archive)
-        return None
+        except JournalFailed as error:  # its first line is damaged
+            raise RecordDamaged(str(error)) from error

@@ -212,14 +212,14 @@ class Reader:
 
     def _spooled(self, path: str, sha256: str) -> Spool:
         settings = archive_cf.load(self._directory)
-        if self._bucket is None:
-            self._bucket = buckets.of_settings(settings)
+        # Another thread may take it away.
+        bucket = self._bucket = self._bucket or buckets.of_settings(settings)
         key = path.removeprefix(f"{settings.archive_store_directory}/")
-        for version_id in _version_ids(self._bucket, key):
+        for version_id in _version_ids(bucket, key):
             content = Spool()
             sha = digest.sha256()
             try:
-                for chunk in self._bucket.chunks(key, version_id):
+                for chunk in bucket.chunks(key, version_id):
                     sha.update(chunk)
                     spool.append(content, chunk, settings.archive_spool_directory)
             except ObjectMissing:

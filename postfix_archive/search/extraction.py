@@ -11,6 +11,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from postfix_archive.search import (
@@ -19,10 +20,12 @@ from postfix_archive.search import (
     extraction_header,
     extraction_html,
     extraction_parts,
+    mime_entity,
 )
 from postfix_archive.search.content import Attachment, MessageContent
 from postfix_archive.search.extraction_documents import EncryptedDocument
 from postfix_archive.search.extraction_limits import (
+    HEADER_FIELD_LIMIT,
     HTML_LIMIT,
     MEMORY_LIMIT,
     MESSAGE_LIMIT,
@@ -35,6 +38,7 @@ from postfix_archive.search.extraction_limits import (
     TimeUsedUp,
 )
 from postfix_archive.search.extraction_parts import Part
+from postfix_archive.search.mime_entity import Entity
 
 # Besides text/*: types whose content is text.
 TEXT_TYPES = ("application/json", "application/xml", "application/ics")
@@ -67,12 +71,12 @@ def extract(
     extraction = _Extraction(timer or Timer(), without_libraries=without_libraries)
     if len(original) > MESSAGE_LIMIT:
         extraction.problems.append(f"message: cut at {MESSAGE_LIMIT} bytes")
-    message = extraction_parts.parse(original[:MESSAGE_LIMIT])
+    message = mime_entity.parse(original[:MESSAGE_LIMIT])
     for part in extraction_parts.parts(message, extraction.problems):
         extraction.add(part)
     for each in extraction_parts.outside_text(message):
         extraction.add_outside(each)
-    return extraction_header.read(extraction_parts.fields(message))._replace(
+    return extraction_header.read(message.fields)._replace(
         text=extraction.text(),
         attachments=tuple(extraction.attachments),
         problems=tuple(dict.fromkeys(extraction.problems))[:PROBLEM_LIMIT],
@@ -104,8 +108,8 @@ class _Extraction:
             with self._named_problem(part.media_type), self._timer.interrupting():
                 size = part.size()
             self._add_attachment(part.name, part.media_type, size)
-        if part.media_type in extraction_parts.MESSAGE_TYPES:
-            self._add_nested_header(part)
+        if part.nested:
+            self._add_nested_header(part.nested)
         elif part.media_type == "message/delivery-status":
             self._add_delivery_status(part)
         else:
@@ -124,20 +128,19 @@ class _Extraction:
         printable = name[:NAME_LIMIT].encode("utf-8", "replace").decode()
         self.attachments.append(Attachment(printable, media_type[:NAME_LIMIT], size))
 
-    def _add_nested_header(self, part: Part) -> None:
-        for message in extraction_parts.messages(part.message):
-            self._add_text(
-                extraction_header.text(value)
-                for name, value in extraction_parts.fields(message)
-                if name.lower() in NESTED_FIELDS
-            )
+    def _add_nested_header(self, message: Entity) -> None:
+        self._add_text(
+            extraction_header.text(value)
+            for name, value in message.fields
+            if name.lower() in NESTED_FIELDS
+        )
 
     def _add_delivery_status(self, part: Part) -> None:
         """Add the fields of RFC 3464."""
-        for group in extraction_parts.messages(part.message):
+        groups = extraction_parts.field_groups(part.content())
+        for group in islice(groups, HEADER_FIELD_LIMIT):
             self._add_text(
-                f"{name}: {extraction_header.text(value)}"
-                for name, value in extraction_parts.fields(group)
+                f"{name}: {extraction_header.text(value)}" for name, value in group
             )
 
     def _add_content(self, part: Part) -> None:

@@ -15,6 +15,17 @@ from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_limits import FIELD_COUNT_LIMIT, FIELD_LIMIT
 
 ADDRESS_FIELDS = ("from", "to", "cc", "bcc")
+READ_FIELDS = frozenset(
+    ADDRESS_FIELDS
+    + ("date", "in-reply-to", "list-id", "message-id", "references", "subject")
+)
+_ADDRESS = r"[\w!#$%&'*+/=?^`{|}~.-]+@[A-Za-z0-9.-]+"
+# A mailbox as most programs write it (RFC 5322 3.4), and the comma after it.
+MAILBOX = re.compile(
+    rf'(?:(?:\s*"([^"\\]*)"\s*|([^"\\()<>@,:;\[\]]*))<({_ADDRESS})>|\s*({_ADDRESS}))'
+    r"\s*(?:,|\Z)",
+    re.ASCII,
+)
 BRACKETED = re.compile(r"<([^<>\s]+)>")
 NO_CONTENT = MessageContent((), (), (), (), "", None, "", "", "", (), "", (), ())
 REFERENCE_LIMIT = 1000
@@ -28,7 +39,10 @@ def read(fields: Iterable[tuple[str, bytes]]) -> MessageContent:
     """
     values: dict[str, list[bytes]] = {}
     for name, value in fields:
-        same_name = values.setdefault(name.lower(), [])
+        name = name.lower()
+        if name not in READ_FIELDS:
+            continue
+        same_name = values.setdefault(name, [])
         if len(same_name) < FIELD_COUNT_LIMIT:
             same_name.append(value[:FIELD_LIMIT])
     lists = [_addresses(values.get(each, [])) for each in ADDRESS_FIELDS]
@@ -63,12 +77,6 @@ def text(value: bytes) -> str:
     return " ".join(decoded.split())
 
 
-def unfold(value: str) -> bytes:
-    """Return a value as email.message has it, unfolded, as the bytes of the message."""
-    unfolded = value.replace("\r", "").replace("\n", "")
-    return unfolded.encode("utf-8", "surrogateescape")
-
-
 def _first_text(values: dict[str, list[bytes]], name: str) -> str:
     found = values.get(name)
     return text(found[0]) if found else ""
@@ -93,15 +101,36 @@ def _addresses(values: list[bytes]) -> tuple[str, ...]:
         decoded = (
             value.decode() if value.isascii() else charset.decode_undeclared(value)
         )
-        try:
-            pairs = email.utils.getaddresses([decoded])
-        except (ValueError, IndexError, RecursionError):
-            pairs = []
+        pairs = _simple_mailboxes(decoded) or _mailboxes(decoded)
         found = [_address(name, address) for name, address in pairs if address]
         if not any("@" in each for each in found):
             found = []  # the parser leaves out what it does not understand
         addresses += found or ([text(value)] if value.strip() else [])
     return tuple(addresses)
+
+
+def _simple_mailboxes(value: str) -> list[tuple[str, str]]:
+    """Return names and addresses, [] if one of them is not simple."""
+    pairs = []
+    position = 0
+    while position < len(value):
+        match = MAILBOX.match(value, position)
+        if match is None:
+            return []
+        quoted, name, bracketed, plain = match.groups()
+        pairs.append(((quoted or name or "").strip(), bracketed or plain))
+        position = match.end()
+    return pairs
+
+
+def _mailboxes(value: str) -> list[tuple[str, str]]:
+    """Return names and addresses, [] if they cannot be read."""
+    import email.utils  # takes 10 ms, and is seldom needed
+
+    try:
+        return email.utils.getaddresses([value])
+    except (ValueError, IndexError, RecursionError):
+        return []
 
 
 def _address(name: str, address: str) -> str:

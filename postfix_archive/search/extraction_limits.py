@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 MIB = 1 << 20
-# Bytes of the original that are read, three times Postfix's default message_size_limit;
-# email.parser needs four times as much memory.
+# Bytes of the original that are read, three times Postfix's default message_size_limit.
 MESSAGE_LIMIT = 32 * MIB
 TEXT_LIMIT = 4_000_000  # characters kept of a message: twice War and Peace
 FIELD_LIMIT = MIB // 4  # bytes of one header field: some 8,000 addresses
 FIELD_COUNT_LIMIT = 100  # header fields of one name
 NAME_LIMIT = 1000  # characters of a file name or media type
+HEADER_FIELD_LIMIT = 20_000  # header fields of a message or part; Postfix took those
+PARAMETERS_LIMIT = 1 << 12  # bytes of a field with parameters; takes quadratic time
 PART_LIMIT = 2000  # MIME parts
-# Messages and multiparts in one another; email.parser gives up at some 300.
-NESTING_LIMIT = 200
+NESTING_LIMIT = 200  # messages and multiparts in one another
 PROBLEM_LIMIT = 50  # problems that are named
 HTML_LIMIT = 4_000_000  # characters of one HTML part, markup included
 DECOMPRESSED_LIMIT = 64 * MIB  # bytes of all files in zip archives

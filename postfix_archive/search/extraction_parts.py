@@ -1,30 +1,33 @@
 """The MIME parts of a message, in order: number, media type, name, content.
 
-Used by extraction and by show, which name a part by the same number. Reads with the
-policy compat32 of Python's email, the default of its parsers: five times faster than
-email.policy.default, and it never fails over a header.
+Used by extraction and by show, which name a part by the same number.
 """
 
 from __future__ import annotations
 
 import binascii
-import email.parser
 from collections.abc import Iterator
 from email.message import Message
-from itertools import islice
 from typing import NamedTuple
 
-from postfix_archive.search import charset, extraction_header
-from postfix_archive.search.extraction_limits import NESTING_LIMIT, PART_LIMIT
+from postfix_archive.search import extraction_header, mime_entity
+from postfix_archive.search.extraction_limits import (
+    MESSAGE_LIMIT,
+    NESTING_LIMIT,
+    PART_LIMIT,
+)
+from postfix_archive.search.mime_entity import (
+    EMAIL_ERRORS,
+    MESSAGE_TYPES,
+    MULTIPART,
+    TEXT,
+    Entity,
+    Fields,
+)
 
-BLOCK_SIZE = 1 << 16  # bytes given to the parser at a time
 FIRST_BYTES = 1 << 10
-PARAMETER_FIELDS = ("content-type", "content-disposition")
-MULTIPART = "multipart/"
-MESSAGE_TYPES = ("message/rfc822", "message/global", "message/news")
 ENCODED = ("base64", "quoted-printable")
-# What Python's email raises over parameters that are none.
-EMAIL_ERRORS = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+UUENCODED = ("x-uuencode", "uuencode", "uue", "x-uue")
 
 
 class Part(NamedTuple):
@@ -37,9 +40,9 @@ class Part(NamedTuple):
 
     number: int
     media_type: str
-    message: Message
+    entity: Entity
     inside: int = 0
-    nested: Message | None = None
+    nested: Entity | None = None
 
     @property
     def name(self) -> str:
@@ -47,176 +50,140 @@ class Part(NamedTuple):
 
         By RFC 2231, or as an encoded word (RFC 2047), or as 8-bit text.
         """
-        name = self.message.get_filename("") or ""
+        disposition = self.entity.content_field("content-disposition").parameters
+        name = disposition.get("filename") or ""
+        name = name or self.entity.content_type.parameters.get("name", "")
         if "=?" in name:
-            raw = name.encode("utf-8", "surrogateescape")
-            return extraction_header.text(raw)
+            return extraction_header.text(name.encode("utf-8", "replace"))
         return " ".join(name.split())
 
     @property
     def charset(self) -> str:
         """The charset that is declared, "" if none is."""
-        return self.message.get_content_charset("") or ""
+        declared = self.entity.content_type.parameters.get("charset", "").lower()
+        return declared if declared.isascii() and "\0" not in declared else ""
 
     @property
     def is_attachment(self) -> bool:
         """True for all but text that is shown as the message itself."""
-        disposition = self.message.get_content_disposition()
+        disposition = self.entity.content_field("content-disposition").value
         is_text = self.media_type.startswith("text/")
         return disposition == "attachment" or not is_text or bool(self.name)
 
-    @property
-    def encoding(self) -> str:
-        """The Content-Transfer-Encoding in lower case."""
-        return str(self.message.get("content-transfer-encoding", "")).strip().lower()
-
     def content(self) -> bytes:
         """Return the decoded bytes; those of a nested message as it was sent."""
-        payload = self.message.get_payload()
-        if isinstance(payload, list):
-            source = "".join(_source(each) for each in messages(self.message))
-            return source.encode("utf-8", "surrogateescape")
-        decoded = self.message.get_payload(decode=True)
-        return decoded if isinstance(decoded, bytes) else b""
+        return self.nested.raw() if self.nested else _decoded(self.entity)
 
     def first_bytes(self) -> bytes:
         """Return the start of the content."""
-        payload = self.message.get_payload()
-        if isinstance(payload, str) and self.encoding == "base64":
-            start = "".join(payload[:FIRST_BYTES].split())
-            with_padding = start[: len(start) // 4 * 4]
+        if self.nested is None and _encoding(self.entity) == "base64":
+            start = b"".join(self.entity.body()[:FIRST_BYTES].split())
             try:
-                return binascii.a2b_base64(with_padding.encode("ascii", "replace"))
+                return binascii.a2b_base64(start[: len(start) // 4 * 4])
             except binascii.Error:
                 return b""
         return self.content()[:FIRST_BYTES]
 
     def size(self) -> int:
         """Return the number of decoded bytes; of base64 without decoding it."""
-        payload = self.message.get_payload()
-        if isinstance(payload, str) and self.encoding == "base64":
-            end = payload.rstrip()
-            digits = len(end) - end.count("\n") - end.count("\r") - end.count(" ")
-            padding = len(end) - len(end.rstrip("="))
+        if self.nested is None and _encoding(self.entity) == "base64":
+            end = self.entity.body().rstrip()
+            digits = len(end) - end.count(b"\n") - end.count(b"\r") - end.count(b" ")
+            padding = len(end) - len(end.rstrip(b"="))
             return (digits - padding) * 3 // 4
         return len(self.content())
 
 
-def parse(original: bytes) -> Message:
-    """Return the message; of one that is nested too deep, with its body as text."""
-    parser = email.parser.BytesFeedParser()
-    try:
-        for start in range(0, len(original), BLOCK_SIZE):
-            parser.feed(original[start : start + BLOCK_SIZE])
-        return parser.close()
-    except EMAIL_ERRORS:
-        return email.parser.BytesHeaderParser().parsebytes(original)
-
-
-def parts(message: Message, problems: list[str]) -> Iterator[Part]:
+def parts(message: Entity, problems: list[str]) -> Iterator[Part]:
     """Yield all parts that are no multiparts, in order.
 
     A nested message comes before its own parts. Appends to problems which limit is
     exceeded.
     """
     number = 0
+    decodable = MESSAGE_LIMIT  # bytes of encoded messages in all, one inside the other
     pending = [(message, 0, 0)]
     while pending:
-        part, depth, inside = pending.pop()
+        entity, depth, inside = pending.pop()
+        media_type, children = entity.media_type, entity.children
         if depth > NESTING_LIMIT:
             problems.append(f"nesting: deeper than {NESTING_LIMIT}")
-            continue
-        _decode_parameters(part)
-        media_type = part.get_content_type()
-        children = _children(part, media_type)
-        if not (media_type.startswith(MULTIPART) and part.is_multipart()):
+            media_type, children = TEXT, []
+        nested = None
+        if children and media_type in MESSAGE_TYPES:
+            nested = children[0]
+            if _is_encoded(entity) and entity.length <= decodable:
+                decodable -= entity.length
+                nested = mime_entity.parse(_decoded(entity))
+            children = [nested]
+        if not (children and media_type.startswith(MULTIPART)):
             number += 1
             if number > PART_LIMIT:
                 problems.append(f"parts: more than {PART_LIMIT}")
                 return
-            yield Part(number, media_type, part, inside, next(iter(children), None))
+            yield Part(number, media_type, entity, inside, nested)
             inside = number
         pending += [(each, depth + 1, inside) for each in reversed(children)]
 
 
-def outside_text(message: Message) -> Iterator[bytes]:
+def outside_text(message: Entity) -> Iterator[bytes]:
     """Yield what is before the first and after the last part of each multipart."""
-    for part in islice(message.walk(), PART_LIMIT):
-        for text in (part.preamble, part.epilogue):
-            if text:
-                yield text.encode("utf-8", "surrogateescape")
+    pending = [message]
+    while pending:
+        entity = pending.pop()
+        if entity.children and entity.media_type.startswith(MULTIPART):
+            yield from filter(None, (entity.preamble(), entity.epilogue()))
+        pending += reversed(entity.children)
 
 
-def fields(message: Message) -> Iterator[tuple[str, bytes]]:
-    """Yield name and unfolded value of each header field."""
-    for name, value in message.raw_items():
-        yield name, extraction_header.unfold(str(value))
+def field_groups(content: bytes) -> Iterator[Fields]:
+    """Yield the groups of fields in a delivery report (RFC 3464)."""
+    position = 0
+    while position < len(content):
+        fields, end = mime_entity.read_fields(content, position)
+        if fields:
+            yield fields
+        # A line that is no field is passed over.
+        position = end if end > position else content.find(b"\n", position) + 1
+        if not position:
+            return
 
 
-def messages(part: Message) -> list[Message]:
-    """Return what a multipart or a message part consists of, [] for all else."""
-    payload = part.get_payload()
-    if not isinstance(payload, list):
-        return []
-    return [each for each in payload if isinstance(each, Message)]
+def _is_encoded(entity: Entity) -> bool:
+    """Tell whether the message in a part is encoded.
+
+    RFC 2046 5.2.1 forbids it, and some do it all the same.
+    """
+    [message] = entity.children
+    return not message.fields and _encoding(entity) in ENCODED
 
 
-def _children(part: Message, media_type: str) -> list[Message]:
-    """Return the parts of a multipart, or the message in a part."""
-    children = messages(part)
-    if media_type.startswith(MULTIPART):
-        return children
-    if media_type not in MESSAGE_TYPES:
-        return []
-    encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
-    # RFC 2046 5.2.1 forbids it, and some do it all the same.
-    return [_decoded(each, encoding) for each in children]
+def _encoding(entity: Entity) -> str:
+    """Return the Content-Transfer-Encoding in lower case."""
+    value = entity.first("content-transfer-encoding")
+    return value.decode("ascii", "replace").strip().lower()
 
 
-def _decoded(message: Message, encoding: str) -> Message:
-    if encoding not in ENCODED or message.keys():
-        return message
+def _decoded(entity: Entity) -> bytes:
+    """Return the body without its transfer encoding; as it is if that is damaged."""
+    body, encoding = entity.body(), _encoding(entity)
+    if encoding == "quoted-printable":
+        return binascii.a2b_qp(body)
+    if encoding == "base64":
+        try:
+            return binascii.a2b_base64(body)
+        except binascii.Error:
+            return _decoded_by_email(body, encoding)
+    return _decoded_by_email(body, encoding) if encoding in UUENCODED else body
+
+
+def _decoded_by_email(body: bytes, encoding: str) -> bytes:
+    """Return a body that is not quite in this encoding, as far as it can be read."""
+    message = Message()
     message["Content-Transfer-Encoding"] = encoding
-    payload = message.get_payload(decode=True)
-    return parse(payload) if isinstance(payload, bytes) else message
-
-
-def _decode_parameters(part: Message) -> None:
-    """Replace the fields with parameters whose bytes are not ASCII by decoded ones.
-
-    Those over which email would fail lose their parameters.
-    """
-    for name, value in part.raw_items():
-        if name.lower() in PARAMETER_FIELDS and not str(value).isascii():
-            decoded = charset.decode_undeclared(extraction_header.unfold(str(value)))
-            part.replace_header(name, decoded)
+    message.set_payload(body.decode("ascii", "surrogateescape"))
     try:
-        part.get_filename()
-        part.get_boundary()
-        has_failed = "\0" in part.get_content_charset("")  # no codec takes it
+        decoded = message.get_payload(decode=True)
     except EMAIL_ERRORS:
-        has_failed = True
-    for name in PARAMETER_FIELDS if has_failed else ():
-        if name in part:
-            # "=", since email takes charset=x for a parameter here too.
-            value = str(part[name]).partition(";")[0].replace("=", "")
-            part.replace_header(name, value)
-
-
-def _source(message: Message) -> str:
-    """Return a message as it was sent, but for white space after the names of fields.
-
-    Message.as_bytes() folds header fields anew, and takes ten times as long.
-    """
-    fields = [f"{name}: {value}\r\n" for name, value in message.raw_items()]
-    payload = message.get_payload()
-    if isinstance(payload, str):
-        return "".join([*fields, "\r\n", payload])
-    sources = map(_source, messages(message))
-    if message.get_content_maintype() != "multipart":
-        return "".join([*fields, "\r\n", *sources])
-    delimiter = f"--{message.get_boundary('')}"
-    body = "".join(f"{delimiter}\r\n{each}\r\n" for each in sources)
-    start = "" if message.preamble is None else f"{message.preamble}\r\n"
-    end = f"{delimiter}--\r\n{message.epilogue or ''}"
-    return "".join([*fields, "\r\n", start, body, end])
+        return body
+    return decoded if isinstance(decoded, bytes) else body

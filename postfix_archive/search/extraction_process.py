@@ -134,7 +134,7 @@ class Extractor:
         """Return the child's reply; if there is none, end it and append the reason."""
         self.start()
         try:
-            content = _parse_reply(self._call(original, mode))
+            content = self._call(original, mode)
         except TimeoutError:
             reasons.append(TIME_LIMIT)
         except OSError:
@@ -150,8 +150,11 @@ class Extractor:
         self.close()
         return None
 
-    def _call(self, original: bytes, mode: bytes) -> bytes:
-        """Send a message; return the reply. Raises OSError, TimeoutError if late."""
+    def _call(self, original: bytes, mode: bytes) -> MessageContent:
+        """Send a message; return its content.
+
+        Raises OSError, TimeoutError if it is late, ValueError for an invalid reply.
+        """
         assert self._connection is not None
         deadline = time.monotonic() + self._limits.wall
         self._connection.settimeout(self._limits.wall)
@@ -159,10 +162,15 @@ class Extractor:
         request = original[: MESSAGE_LIMIT + 1]
         size = len(request).to_bytes(LENGTH_SIZE, "big")
         self._connection.sendall(b"".join((mode, size, request)))
-        length = int.from_bytes(self._receive(LENGTH_SIZE, deadline), "big")
-        if length > REPLY_LIMIT:
+        header = self._receive(2 * LENGTH_SIZE, deadline)
+        length = int.from_bytes(header[:LENGTH_SIZE], "big")
+        text_length = int.from_bytes(header[LENGTH_SIZE:], "big")
+        if not text_length <= length <= REPLY_LIMIT:
             raise ValueError("a reply that extraction does not make")
-        return self._receive(length, deadline)
+        reply = self._receive(length, deadline)
+        return _parse_reply(
+            reply[: length - text_length], reply[length - text_length :]
+        )
 
     def _receive(self, size: int, deadline: float) -> bytes:
         assert self._connection is not None
@@ -234,9 +242,9 @@ def _unprivileged_user() -> int | None:
     return uid if is_readable else None
 
 
-def _parse_reply(reply: bytes) -> MessageContent:
+def _parse_reply(json_text: bytes, text: bytes) -> MessageContent:
     """Return the content in a reply. Raises ValueError for anything else."""
-    values: Any = json.loads(reply)
+    values: Any = json.loads(json_text)
     if not isinstance(values, list) or len(values) != len(MessageContent._fields):
         raise ValueError("not a message")
     named = dict(zip(MessageContent._fields, values, strict=True))
@@ -256,7 +264,7 @@ def _parse_reply(reply: bytes) -> MessageContent:
         list_id=_text(named["list_id"]),
         list_name=_text(named["list_name"]),
         references=_texts(named["references"]),
-        text=_text(named["text"]),
+        text=text.decode(),
         attachments=tuple(map(_attachment, _list(named["attachments"]))),
         problems=_texts(named["problems"]),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -37,9 +37,7 @@ def pattern(node: Node) -> re.Pattern[str] | None:
 def cut(text: str, words: re.Pattern[str] | None, length: int) -> Snippet:
     """Return some characters of a text, around the first word that was found."""
     text = " ".join(text.split())
-    folded, places = fold(text)
-    found = words.finditer(folded) if words else iter(())
-    spans = ((places[each.start()], places[each.end() - 1] + 1) for each in found)
+    spans = _spans(text, words) if words else iter(())
     first = next(spans, None)
     start = max(0, first[0] - BEFORE) if first else 0
     start = min(start, max(0, len(text) - length))
@@ -52,13 +50,33 @@ def cut(text: str, words: re.Pattern[str] | None, length: int) -> Snippet:
     return Snippet(text[start:end], tuple(marks))
 
 
+def _spans(text: str, words: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    folded, places = fold(text)
+    for each in words.finditer(folded):
+        yield places[each.start()], places[each.end() - 1] + 1
+
+
 def fold(text: str) -> tuple[str, Sequence[int]]:
     """Return text without case and accents, and of which character each of it is."""
     if text.isascii():
         return text.lower(), range(len(text))
-    pieces = [_fold_character(each) for each in text]
-    places = [place for place, piece in enumerate(pieces) for _ in piece]
-    return "".join(pieces), places
+    pieces = {each: _fold_character(each) for each in set(text)}
+    folded = text.translate({ord(each): piece for each, piece in pieces.items()})
+    others = "".join(each for each, piece in pieces.items() if len(piece) != 1)
+    return folded, _places(text, others, pieces) if others else range(len(text))
+
+
+def _places(text: str, others: str, pieces: Mapping[str, str]) -> Sequence[int]:
+    """Return the place of each folded character; others are not folded to one."""
+    places: list[int] = []
+    start = 0
+    for match in re.finditer(f"[{re.escape(others)}]", text):
+        place = match.start()
+        places.extend(range(start, place))
+        places.extend([place] * len(pieces[match[0]]))
+        start = match.end()
+    places.extend(range(start, len(text)))
+    return places
 
 
 @functools.cache

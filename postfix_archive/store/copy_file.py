@@ -307,7 +307,12 @@ def read_blocks(path: str) -> Iterator[bytes]:
 
 def is_moved(path: str) -> bool:
     """Return whether the whole copy is in the object storage alone."""
-    return bool(_moved_sha256(next(local_blocks(path), b"")))
+    return bool(moved_sha256(path))
+
+
+def moved_sha256(path: str) -> str:
+    """Return the SHA-256 of a copy in the object storage alone, "" of any other."""
+    return _moved_sha256(next(local_blocks(path), b""))
 
 
 def _moved_sha256(start: bytes) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import waitress
 from flask import Flask
 
-from postfix_archive.access import reader_group
+from postfix_archive.access import access_service, reader_group
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import NotRoot, SettingInvalid, WebServerFailed
 from postfix_archive.web import web_settings
@@ -131,6 +131,7 @@ def serve(settings: Settings, config_directory: str, location: str = "") -> None
         _become(user)
         from postfix_archive.web import app
 
+        access_service.fetch_copies(settings)
         server = make_server(app.create_app(settings, web), listener)
         signal.signal(signal.SIGTERM, _stop)
         print(f"listening on {location}", flush=True)

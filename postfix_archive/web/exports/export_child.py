@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
+from postfix_archive.access import access_service
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, CopyUnreachable, ExportFailed
@@ -27,8 +28,8 @@ from postfix_archive.web.visible.archives import VisibleArchives
 SAVE_INTERVAL = 1.0  # seconds
 SPACE_RESERVE = 256 << 20  # bytes that stay free for the database of the page
 UNREACHABLE = (
-    "a message is kept in the object storage, which this page cannot read: export newer"
-    " mail, or ask the postmaster to run postfix-archive export"
+    "a message is kept in the object storage, which cannot be read now: go on with this"
+    " export in some minutes, or ask the postmaster to run postfix-archive doctor"
 )
 
 
@@ -129,6 +130,7 @@ class _Child:
 def main(config_directory: str, job_id: str) -> None:
     """Run one job."""
     settings = archive_cf.load(config_directory)
+    access_service.fetch_copies(settings)
     site = Site(settings, web_settings.load(config_directory))
     job = export_jobs.load(site, job_id)
     _Child(site, dataclasses.replace(job, done=0)).run()

@@ -122,7 +122,9 @@ def _page(archive: str, archive_id: str, number: int, *, is_print: bool) -> str:
                 values["inside"] = top.part(number).inside
     except CopyUnreachable:
         values["damage"] = _(
-            "The message is kept in the object storage, which this page cannot read."
+            "The message is kept in the object storage, which cannot be read now: try"
+            " again in some minutes, or ask the postmaster to run postfix-archive"
+            " doctor."
         )
     except (RecordDamaged, SpoolFailed, StoreFailed) as error:
         values["damage"] = (

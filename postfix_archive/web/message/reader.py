@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from email.message import Message
 from functools import cached_property
 from typing import NamedTuple
 
@@ -22,11 +21,13 @@ from postfix_archive.search import (
     extraction_header,
     extraction_html,
     extraction_parts,
+    mime_entity,
 )
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_limits import MESSAGE_LIMIT
 from postfix_archive.search.extraction_parts import Part
 from postfix_archive.search.extraction_process import read_original
+from postfix_archive.search.mime_entity import Entity
 from postfix_archive.web import extractors
 from postfix_archive.web.visible.message import VisibleMessage
 
@@ -79,7 +80,7 @@ class MessageReading:
     ``problems`` say what is not shown.
     """
 
-    def __init__(self, message: Message, parts: list[Part], number: int) -> None:
+    def __init__(self, message: Entity, parts: list[Part], number: int) -> None:
         self.message = message
         self.number = number
         self.problems: list[str] = []
@@ -89,7 +90,7 @@ class MessageReading:
     @cached_property
     def content(self) -> MessageContent:
         """What the header says."""
-        return extraction_header.read(extraction_parts.fields(self.message))
+        return extraction_header.read(self.message.fields)
 
     def fields(self) -> tuple[list[Field], list[Field]]:
         """Return the important header fields, and the others, in their order."""
@@ -103,12 +104,10 @@ class MessageReading:
         return important, [each for each in fields if each not in important]
 
     def _fields(self) -> Iterator[Field]:
-        items = self.message.raw_items()
-        for count, (name, value) in enumerate(items):
+        for count, (name, raw) in enumerate(self.message.fields):
             if count == FIELD_COUNT_LIMIT:
                 self.problems.append(f"header: cut at {FIELD_COUNT_LIMIT} fields")
                 return
-            raw = extraction_header.unfold(str(value))
             text = safe_text(extraction_header.text(raw[:FIELD_LIMIT]))
             is_cut = len(raw) > FIELD_LIMIT
             yield Field(safe_text(name)[:100], text + (" […]" if is_cut else ""))
@@ -139,7 +138,7 @@ class MessageReading:
         for part in self._parts[:PART_COUNT_LIMIT]:
             size, sha256 = -1, ""
             limit = min(remaining, NESTED_LIMIT if part.nested else remaining)
-            if _length(part.message, limit) < limit:
+            if part.entity.length < limit:
                 content = part.content()
                 size, sha256 = len(content), digest.sha256_hex(content)
                 remaining -= size
@@ -199,9 +198,9 @@ class MessageReading:
     def images(self, inside: int) -> dict[str, Part]:
         """Return the parts of a message that its HTML may show, by Content-ID."""
         return {
-            str(each.message.get("content-id", "")).strip().strip("<>"): each
+            content_id.decode("ascii", "replace").strip().strip("<>"): each
             for each in self._all_parts
-            if each.inside == inside and each.message.get("content-id")
+            if each.inside == inside and (content_id := each.entity.first("content-id"))
         }
 
 
@@ -211,7 +210,7 @@ def reading(visible: VisibleMessage) -> Iterator[MessageReading]:
     lock = _large_message if visible.size > LARGE else contextlib.nullcontext()
     with lock:
         original = read_original(visible.original_chunks())
-        message = extraction_parts.parse(original[:MESSAGE_LIMIT])
+        message = mime_entity.parse(original[:MESSAGE_LIMIT])
         problems: list[str] = []
         parts = list(extraction_parts.parts(message, problems))
         result = MessageReading(message, parts, 0)
@@ -242,14 +241,3 @@ def safe_name(name: str) -> str:
         each for each in last if each.isprintable() and each not in '"<>:|?*'
     )
     return kept.strip(" .")[-150:]
-
-
-def _length(message: Message, limit: int) -> int:
-    """Return the length of what is not decoded yet, at least limit if it is more."""
-    total = 0
-    for each in message.walk():
-        payload = each.get_payload()
-        total += len(payload) if isinstance(payload, str) else 0
-        if total >= limit:
-            break
-    return total

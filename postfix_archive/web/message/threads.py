@@ -20,7 +20,6 @@ from postfix_archive.errors import (
 from postfix_archive.message import header
 from postfix_archive.search import extraction_header
 from postfix_archive.search.content import MessageContent
-from postfix_archive.search.extraction_process import read_original
 from postfix_archive.search.index_engine import Hit
 from postfix_archive.web.search import query_form
 from postfix_archive.web.visible.archives import VisibleArchives
@@ -76,8 +75,8 @@ def _answers(archives: VisibleArchives, subject: str, ids: set[str]) -> Iterator
 def _references(archives: VisibleArchives, hit: Hit) -> tuple[str, ...]:
     """Return the ids in References: and In-Reply-To:, () of a damaged copy."""
     with contextlib.suppress(RecordNotFound, RecordDamaged, StoreFailed):
-        original = read_original(archives.message_of(hit).original_chunks())
-        fields = header.fields(original[: header.HEAD_LIMIT])
+        head = archives.message_of(hit).head()
+        fields = header.fields(head[: header.HEAD_LIMIT])
         return extraction_header.read(
             (each.name.decode("ascii"), each.value) for each in fields
         ).references

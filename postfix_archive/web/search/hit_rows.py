@@ -12,12 +12,7 @@ from re import Pattern
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from postfix_archive.errors import (
-    CopyUnreachable,
-    RecordDamaged,
-    RecordNotFound,
-    StoreFailed,
-)
+from postfix_archive.errors import RecordDamaged, RecordNotFound, StoreFailed
 from postfix_archive.retention.hold_names import Names
 from postfix_archive.search import query_syntax, snippet
 from postfix_archive.search.index_engine import Hit
@@ -99,13 +94,12 @@ def message_url(archive: str, archive_id: str, query: str) -> str:
 def _read(archives: VisibleArchives, hit: Hit) -> tuple[str, str, str]:
     """Return From, the text, and why there is none."""
     try:
-        original = archives.message_of(hit).original
-        content = extractors.extract(original[:READ_LIMIT])
+        message = archives.message_of(hit)
+        if message.is_moved:
+            return hit.sender, "", _("kept in the object storage: open it to read it")
+        content = extractors.extract(message.original[:READ_LIMIT])
     except RecordNotFound:
         return hit.sender, "", _("removed a moment ago")
-    except CopyUnreachable:
-        text = _("kept in the object storage, which this page cannot read")
-        return hit.sender, "", text
     except (OSError, RecordDamaged, StoreFailed):
         return hit.sender, "", _("its copy is missing or damaged")
     author = content.from_[0] if content.from_ else hit.sender

@@ -61,6 +61,11 @@ class VisibleMessage:
             return each
         raise RecordDamaged(f"{self.archive_id}: the journal names no copy")
 
+    @property
+    def is_moved(self) -> bool:
+        """True if all but the header is in the object storage alone: slow to read."""
+        return self.stored.is_moved(self._directories[0])
+
     @cached_property
     def original(self) -> bytes:
         """The original; see original_chunks()."""
@@ -78,6 +83,19 @@ class VisibleMessage:
                 return
             hidden = redaction.others(self.stored.recipients, self._user.addresses)
             yield from Redaction(content, hidden).content(content)
+
+    def head(self) -> bytes:
+        """Return the header as this user may see it; needs no object storage.
+
+        Its SHA-256 is not compared. Raises as original_chunks().
+        """
+        store, spool_directory = self._directories
+        with closing(Spool()) as head:
+            head.add(record_reader.original_head(store, self._record), spool_directory)
+            if self.is_whole:
+                return b"".join(head.chunks())
+            hidden = redaction.others(self.stored.recipients, self._user.addresses)
+            return b"".join(Redaction(head, hidden).content(head))
 
     def copy_chunks(self) -> Iterator[bytes]:
         """Yield the archive copy, compared likewise; for who may see all of it."""

@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from postfix_archive.access import person
+from postfix_archive.access import access_service, person
 from postfix_archive.access.person import Person
+from postfix_archive.config import archive_cf
 from postfix_archive.retention import erasure
 from postfix_archive.store import copy_file
 
@@ -19,6 +22,7 @@ from object_store import ObjectStore
 from private_postfix import GROUP, USER, PrivatePostfix
 from replicated_store import Replicated, content_of, write_credentials
 from sample_store import LEGAL
+from unprivileged import as_member
 
 pytestmark = pytest.mark.live
 BODY = (
@@ -27,6 +31,7 @@ BODY = (
     + b"\r\n"
 )
 ORIGINAL = b"Subject: the contract\r\n\r\n" + BODY
+READERS, WEB_USER, OTHER = "games", "news", "man"  # of Debian
 LOCKED = {"archive_object_lock": "governance", "archive_retention": f"{LEGAL}=10y"}
 REPLICATE_NEW_COPIES = """
 import types
@@ -104,21 +109,25 @@ def test_a_hold_keeps_it_here_and_in_the_bucket(
     store.run("verify")
 
 
-def test_it_is_replayed_and_reconciled(object_store: ObjectStore) -> None:
-    url = object_store.make_bucket("moved-replay")
+@pytest.fixture(scope="module")
+def host(object_store: ObjectStore) -> Iterator[tuple[PrivatePostfix, Path]]:
+    """A host with one message, and the path of its copy, which was moved."""
+    url = object_store.make_bucket("moved-copies")
     with PrivatePostfix() as postfix:
-        credentials = postfix.directory / "credentials"
+        credentials, index = postfix.directory / "credentials", postfix.directory / "ix"
         write_credentials(credentials)
-        shutil.chown(credentials, USER, GROUP)
-        index = postfix.directory / "index"
         index.mkdir()
-        shutil.chown(index, USER, GROUP)
+        for path in (credentials, index):
+            shutil.chown(path, USER, GROUP)
         postfix.set_archive_cf(
             **LOCKED,
             archive_object_store=url,
             archive_object_credentials_file=str(credentials),
             archive_index_directory=str(index),
             archive_local_days="1",
+            archive_access_socket=f"{postfix.directory}/run/access",
+            archive_reader_group=READERS,
+            archive_web_user=WEB_USER,
         )
         postfix.send(ORIGINAL.replace(b"\r\n", b"\n"), to=["bob@example.net"])
         postfix.wait_for_empty_queue()
@@ -126,15 +135,44 @@ def test_it_is_replayed_and_reconciled(object_store: ObjectStore) -> None:
         for _ in range(2):
             command = [sys.executable, *code, "replicate", "--once"]
             subprocess.run(command, check=True)
-        [path, *_] = postfix.stored_files(LEGAL)
+        [path] = (postfix.store / LEGAL).glob("????/??/??/*.eml.gz")
         assert copy_file.is_moved(str(path))
-        archive_id = path.name.partition(".")[0]
-        reconciled = json.loads(postfix.run_command("reconcile", "--json").stdout)
-        assert (reconciled["accepted"], reconciled["archived"]) == (1, 1)
-        to = ("--to", "dave@example.net", "--yes")
-        output = postfix.run_command("replay", archive_id, *to)
-        assert f"{archive_id}  queued as " in output.stdout, output.stderr
-        postfix.wait_for_empty_queue()
-        [delivery] = postfix.delivered_to("dave@example.net")
-        assert delivery.content.replace(b"\n", b"\r\n").endswith(BODY)
-        assert postfix.run_command("verify").returncode == 0
+        yield postfix, path
+
+
+def test_it_is_reconciled_and_replayed(host: tuple[PrivatePostfix, Path]) -> None:
+    postfix, path = host
+    archive_id = path.name.partition(".")[0]
+    reconciled = json.loads(postfix.run_command("reconcile", "--json").stdout)
+    assert (reconciled["accepted"], reconciled["archived"]) == (1, 1)
+    to = ("--to", "dave@example.net", "--yes")
+    output = postfix.run_command("replay", archive_id, *to)
+    assert f"{archive_id}  queued as " in output.stdout, output.stderr
+    postfix.wait_for_empty_queue()
+    [delivery] = postfix.delivered_to("dave@example.net")
+    assert delivery.content.replace(b"\n", b"\r\n").endswith(BODY)
+    assert postfix.run_command("verify").returncode == 0
+
+
+def test_only_the_web_page_has_the_service_read_it(
+    host: tuple[PrivatePostfix, Path],
+) -> None:
+    postfix, path = host
+    assert postfix.run_command("readers").returncode == 0
+    settings = archive_cf.load(str(postfix.etc))
+    process = postfix.start_command("access-service")
+    while not access_service.is_running(settings.archive_access_socket):
+        assert process.poll() is None
+
+    def read() -> None:
+        access_service.fetch_copies(settings)
+        content = b"".join(copy_file.decompress(str(path), 1 << 20))
+        assert BODY in content
+
+    try:
+        assert as_member(WEB_USER, READERS, read) == ""
+        error = as_member(OTHER, READERS, read)
+        assert "only archive_web_user may read a copy here" in error
+    finally:
+        process.terminate()
+        process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import gzip
 import json
 import os
 import pwd
@@ -32,7 +33,7 @@ from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessNotRecorded, JournalFailed, ReasonMissing
 from postfix_archive.search.look_up import Place
-from postfix_archive.store import verifier
+from postfix_archive.store import copy_file, verifier
 from postfix_archive.system import files
 
 ARCHIVE = "legal@example.com"
@@ -133,7 +134,10 @@ def service(settings: Settings) -> Iterator[Settings]:
     def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
         access_journal.append(settings.archive_store_directory, ids, entry)
 
-    with AccessService(lambda: settings, append, lambda *_: "") as server:
+    def fetch(path: str, _: str) -> Iterator[bytes]:
+        yield path.encode()
+
+    with AccessService(lambda: settings, append, lambda *_: "", fetch) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -171,6 +175,7 @@ INVALID = {
     "no list": {"action": "show", "ids": {ARCHIVE: "x"}},
     "no action": {"ids": {}},
     "a number": {"action": 1, "ids": {}},
+    "a copy, by another than archive_web_user": {"copy": f"{ARCHIVE}/x"},
 }
 
 
@@ -180,6 +185,32 @@ def test_service_refuses(service: Settings, request_fields: object) -> None:
     line = json.dumps(request_fields).encode() + b"\n"
     assert "invalid request" in _ask(service, line)["error"]
     assert not list(access_journal.entries(service.archive_store_directory, ARCHIVE))
+
+
+COPIES = {
+    f"{ARCHIVE}/moved": "",
+    f"{ARCHIVE}/whole": "not in the object storage alone",
+    f"{ARCHIVE}/removed": "No such file or directory",
+    f"{ARCHIVE}/../moved": "must be the name of a file",
+    "other@example.com/moved": "no such archive",
+    "moved": "no such archive",
+    "\ud800": "invalid request",
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_service_gives_only_copies_that_are_in_the_object_storage_alone(
+    service: Settings, tmp_path: Path, name: str
+) -> None:
+    """Not what was removed, of which the bucket may still have an object."""
+    service.archive_web_user = access_entry.current_user().name
+    directory = tmp_path / "store" / ARCHIVE
+    (directory / "moved").write_bytes(copy_file.MOVED_START + b"ab\0")
+    (directory / "whole").write_bytes(gzip.compress(b"whole"))
+    answer = _ask(service, json.dumps({"copy": name}).encode() + b"\n")
+    assert COPIES[name] in answer.get("error", "") and bool(COPIES[name]) == bool(
+        answer
+    )
 
 
 @given(st.binary(max_size=200))

@@ -39,7 +39,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.retention import decision_requests, erasure, holds
 from postfix_archive.search import index_service, look_up
-from postfix_archive.store import journal, verifier
+from postfix_archive.store import copy_file, journal, verifier
 
 import journal_lines
 from sample_store import LEGAL, SampleStore
@@ -114,7 +114,8 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
         finally:
             made.is_decided.set()
 
-    with AccessService(lambda: made.settings, append, decide) as service:
+    fetch = copy_file.fetch_moved
+    with AccessService(lambda: made.settings, append, decide, fetch) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -296,6 +296,29 @@ def test_what_the_object_storage_lacks() -> None:
     assert finding_names(replace(STOCK, replication_age=None)) == set()
 
 
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("", "archive_object_store is not set"),
+        (
+            "archive_object_store = s3://bucket\narchive_object_lock = none\n",
+            "archive_object_lock = none",
+        ),
+        ("archive_object_store = s3://bucket\n", ""),
+    ],
+)
+def test_copies_that_cannot_leave_the_store(lines: str, problem: str) -> None:
+    with_days = settings.parse(
+        f"{ARCHIVE_CF}{lines}archive_local_days = 90\n",
+        path="archive.cf",
+        config_directory="/",
+        myhostname="?",
+    )
+    found = checks.run(replace(STOCK, settings=with_days, replication_age=60.0))
+    assert [each.check for each in found] == ["local-days"] * bool(problem)
+    assert all(each.harm.startswith(problem) for each in found)
+
+
 def test_what_a_missing_library_of_the_object_storage_means(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,6 +10,7 @@ import gzip
 import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import PostfixUnreachable, StoreFailed
 from postfix_archive.message import stamp
 from postfix_archive.outcomes import report_queue
+from postfix_archive.outcomes.follower_state import FollowerState
+from postfix_archive.outcomes.report_queue import ReportQueue
 from postfix_archive.postfix import smtp_client
 from postfix_archive.store import copy_file, journal, record_reader, verifier
 from postfix_archive.store.archive import Archive
@@ -38,6 +41,7 @@ from unit.store.test_outcome_summary import make_outcome
 
 TIME = "2026-11-22T11:55:00Z"
 BOB = "bob@example.com"
+OTHER_ID = "20261122-" + "0" * 40
 
 
 class Port(socketserver.TCPServer):
@@ -288,6 +292,73 @@ def test_a_long_header_is_in_the_report_completely(tmp_path: Path) -> None:
     content = b"".join(record_reader.outcome_report(str(tmp_path), record(tmp_path)))
     assert lines in content
     assert b"body" not in content.rpartition(b"X-199")[2]
+
+
+def key_file(directory: Path) -> str:
+    path = directory / "archive.key"
+    path.touch(0o600)
+    path.write_text(f"k2026 {bytes(range(32)).hex()}\n")
+    return str(path)
+
+
+def damage(path: Path, text: bytes, byte: bytes) -> None:
+    """Replace the byte behind a text in a file."""
+    path.chmod(0o600)
+    content = bytearray(path.read_bytes())
+    position = content.index(text) + len(text)
+    content[position : position + 1] = byte
+    path.write_bytes(content)
+
+
+DAMAGED = {
+    "the first line": ("journal/2026-11", b'"envelope":"', b"\0"),
+    "the envelope in it": ("journal/2026-11", b'"envelope":"Repor', b"x"),
+    "the line of an outcome": ("journal/2026-11", b'"recipient":"', b"\0"),
+    "the copy": (NAME, b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"\xff"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_the_report_of_a_damaged_record_is_stored_after_its_repair(
+    tmp_path: Path, name: str
+) -> None:
+    """It delays no other."""
+    store = StoreWithMessage(tmp_path / "store", None)
+    store.record_outcomes(make_outcome(BOB))
+    Capture(archive_id=OTHER_ID).store_in(store.directory)
+    store.record_outcomes(make_outcome(BOB), archive_id=OTHER_ID)
+    settings, (path, *place) = store.settings, DAMAGED[name]
+    settings.archive_key_file = key_file(tmp_path)
+    file = store.directory / LEGAL / path
+    whole = file.read_bytes()
+    with closing(FollowerState(str(tmp_path))) as state:
+        for archive_id in (ARCHIVE_ID, OTHER_ID):
+            state._execute("INSERT INTO due VALUES (?, ?)", LEGAL, archive_id)
+        damage(file, *place)
+        queue = ReportQueue(settings, state)
+        for now in (NOW, NOW + 60, NOW + 3600):
+            queue.process(now)
+            [warning] = queue.damage_warnings
+            assert warning.startswith("outcome report delayed: ")
+            assert [*state.due_reports()] == [(LEGAL, ARCHIVE_ID)]
+        [report] = store.reports
+        assert OTHER_ID in report
+        file.write_bytes(whole)
+        queue.process(NOW + 7200)
+        assert not state.has_due_reports()
+    assert len(store.reports) == 2
+
+
+def test_a_report_without_a_record_is_named(tmp_path: Path) -> None:
+    store = StoreWithMessage(tmp_path / "store", None)
+    store.settings.archive_key_file = key_file(tmp_path)
+    with closing(FollowerState(str(tmp_path))) as state:
+        state._execute("INSERT INTO due VALUES (?, ?)", LEGAL, OTHER_ID)
+        queue = ReportQueue(store.settings, state)
+        queue.process(NOW)
+        [warning] = queue.damage_warnings
+        assert warning.startswith(f"no outcome report: no record {OTHER_ID}")
+        assert not state.has_due_reports()
 
 
 def test_a_lost_copy_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import builtins
+import email
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ from hypothesis import strategies as st
 from postfix_archive.search import (
     charset,
     extraction,
+    extraction_header,
     extraction_limits,
     extraction_parts,
+    mime_entity,
 )
 from postfix_archive.search.content import Attachment, MessageContent
 
@@ -335,10 +340,85 @@ def test_an_attached_message_is_written_as_it_was_sent(inner: bytes) -> None:
     start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
     part_header = b"Content-Type: message/rfc822\r\n\r\n"
     original = start + part_header + inner + b"\r\n--b--\r\n"
-    parts = extraction_parts.parts(extraction_parts.parse(original), [])
+    parts = extraction_parts.parts(mime_entity.parse(original), [])
     first = next(parts)
     assert (first.media_type, first.content()) == ("message/rfc822", inner)
     assert first.size() == len(inner)
+
+
+def test_parts_are_those_that_pythons_email_reads(pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.cache is not None
+    mails = corpora.real_messages(Path(pytestconfig.cache.mkdir("corpora")))
+    assert len(mails) > 300
+    for each in mails:
+        ours = [
+            (part.media_type, part.content().strip())
+            for part in extraction_parts.parts(mime_entity.parse(each.content), [])
+            if not part.media_type.startswith(("message/", "multipart/"))
+        ]
+        theirs = [
+            (part.get_content_type(), part.get_payload(decode=True).strip())
+            for part in leaves(email.message_from_bytes(each.content))
+            if not part.get_content_type().startswith("multipart/")
+        ]
+        assert ours == theirs, each.name
+
+
+def leaves(part: Any) -> Iterator[Any]:
+    """Yield what email reads; it takes all message/* for messages."""
+    media_type = part.get_content_type()
+    if not part.is_multipart():
+        yield part
+    elif media_type.startswith("multipart/") or media_type == "message/rfc822":
+        for each in part.get_payload():
+            yield from leaves(each)
+
+
+@pytest.mark.parametrize(
+    ("lines", "texts"),
+    [
+        (["--b", "", "one", "--b", "", "two", "--b--"], ["one", "two"]),
+        (["--b", "", "one", "--b \t", "", "two"], ["one", "two"]),
+        (["--b", "--b", "", "one", "--b", "--b--"], ["one"]),
+        (["--b", "", "one", "--bb", "--b-", " --b", "--b--"], ["one--bb--b- --b"]),
+        (["--b", "X: y", "--b", "", "two"], ["", "two"]),
+        # The delimiter of the outer one ends what is inside, whatever it is.
+        (
+            ["--b", "Content-Type: multipart/mixed; boundary=c", "", "--c", "", "one"]
+            + ["--b", "", "two", "--c", "three", "--b--"],
+            ["one", "two--cthree"],
+        ),
+        (
+            ["--b", "Content-Type: multipart/mixed; boundary=b", "", "--b", "", "one"],
+            ["", "one"],
+        ),
+        (
+            ["--b", "Content-Type: message/rfc822", "", "Subject: inner", "", "one"]
+            + ["--b", "", "two"],
+            ["Subject: innerone", "one", "two"],
+        ),
+        (["no delimiter"], ["no delimiter"]),
+    ],
+)
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\n"])
+def test_a_delimiter_ends_all_inside_it(
+    lines: list[str], texts: list[str], line_end: bytes
+) -> None:
+    field = b"Content-Type: multipart/mixed; boundary=b"
+    original = line_end.join([field, b"", *(each.encode() for each in lines)])
+    found = [
+        part.content().replace(line_end, b"").decode()
+        for part in extraction_parts.parts(mime_entity.parse(original), [])
+    ]
+    assert found == texts
+
+
+def test_what_is_nested_too_deep_is_read_as_text() -> None:
+    nested = b"Content-Type: message/rfc822\r\n\r\n" * 300 + b"\r\nhello"
+    found = extraction.extract(nested)
+    assert "hello" in found.text
+    limit = extraction_limits.NESTING_LIMIT
+    assert found.problems == (f"nesting: deeper than {limit}",)
 
 
 def test_header_fields_are_decoded() -> None:
@@ -367,6 +447,40 @@ def test_header_fields_are_decoded() -> None:
         "The list",
         ("a@x", "b@x"),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        (b"a@x.example", ["a@x.example"]),
+        (b" A  B <a@x.example> ,b@x.example", ["A B <a@x.example>", "b@x.example"]),
+        (b'"B, A" <a@x.example>,', ["B, A <a@x.example>"]),
+        (b'"A" B <a@x.example>', ["A B <a@x.example>"]),
+        (b"a@x.example (A B)", ["A B <a@x.example>"]),
+        (b"a b <a@x.example>, broken", ["a b <a@x.example>", "broken"]),
+        (b"<>", ["<>"]),
+    ],
+)
+def test_simple_addresses_are_read_like_all_others(
+    value: bytes, addresses: list[str]
+) -> None:
+    assert extract(b"To: " + value, b"", b"").to == tuple(addresses)
+
+
+def test_real_addresses_are_those_that_pythons_email_reads(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pytestconfig.cache is not None
+    mails = corpora.real_messages(Path(pytestconfig.cache.mkdir("corpora")))
+    headers = {each.name: mime_entity.parse(each.content).fields for each in mails}
+    ours = {name: extraction_header.read(each) for name, each in headers.items()}
+    monkeypatch.setattr(extraction_header, "MAILBOX", re.compile("(?!)"))
+    theirs = {name: extraction_header.read(each) for name, each in headers.items()}
+    # It gives up over a comma at the end.
+    different = {name for name in ours if ours[name] != theirs[name]}
+    assert different <= {
+        "golang-github-jhillyerd-enmime-dev/mime-bad-8bit-filename.raw"
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from postfix_archive.search import extraction, extraction_process
+from postfix_archive.search import extraction, extraction_header, extraction_process
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_limits import (
     MESSAGE_LIMIT,
@@ -83,6 +83,11 @@ BOMBS = {
         mail(b"multipart/mixed; boundary=b", b"--b\r\n\r\nx\r\n" * 100_000),
         f"parts: more than {PART_LIMIT}",
     ),
+    "32 MB of delimiters": (
+        mail(b"multipart/mixed; boundary=b", b"--b\r\n" * (6 * MIB)),
+        "",
+    ),
+    "32 MB of parameters": (mail(b"text/plain" + b";" * (30 * MIB), b""), ""),
     "nested zips": (documents.mail_with(nested_zip(), "x.zip"), ""),
     "a zip bomb in a docx": (docx(b"<x>" + b" " * (100 * MIB)), "docx: more than"),
     "much text in a docx": (docx(b"<t>" + b"x " * (30 * MIB)), "text: cut at"),
@@ -226,24 +231,29 @@ def test_a_process_that_does_nothing_is_killed_after_its_time() -> None:
         b"{}",
         b"[" * 100_000,
         b"[1,2]",
-        json.dumps([[], [], [], [], "", None, "", "", [], "\ud800", [], []]).encode(),
-        json.dumps([[], [], [], [], "", None, "", "", [], 7, [], []]).encode(),
-        json.dumps([[], [], [], [], "", 1e999, "", "", [], "", [], []]).encode(),
-        json.dumps([[1], [], [], [], "", None, "", "", [], "", [], []]).encode(),
-        json.dumps([[], [], [], [], "", 0, "", "", [], "", [["", ""]], []]).encode(),
+        json.dumps(
+            [[], [], [], [], "", None, "", "", "\ud800", [], "", [], []]
+        ).encode(),
+        json.dumps([[], [], [], [], "", None, "", "", 7, [], "", [], []]).encode(),
+        json.dumps([[], [], [], [], "", 1e999, "", "", "", [], "", [], []]).encode(),
+        json.dumps([[1], [], [], [], "", None, "", "", "", [], "", [], []]).encode(),
+        json.dumps(
+            [[], [], [], [], "", 0, "", "", "", [], "", [["", ""]], []]
+        ).encode(),
         b"\xff",
     ],
 )
 def test_a_reply_that_extraction_does_not_make_is_not_believed(
     monkeypatch: pytest.MonkeyPatch, reply: bytes
 ) -> None:
-    framed = len(reply).to_bytes(8, "big") + reply
+    framed = len(reply).to_bytes(8, "big") + bytes(8) + reply
     program = (
         f"import os, sys; os.read(0, 9999); os.write(0, {framed!r}); os.read(0, 1)"
     )
     if len(reply) > 1000:
         program = "import os; os.read(0, 9999); n = 100000;"
-        program += " os.write(0, n.to_bytes(8, 'big') + b'[' * n); os.read(0, 1)"
+        program += " os.write(0, n.to_bytes(8, 'big') + bytes(8) + b'[' * n);"
+        program += " os.read(0, 1)"
     monkeypatch.setattr(extraction_process, "PROGRAM", program)
     with Extractor() as extractor:
         found = extractor.extract(PLAIN)
@@ -251,10 +261,22 @@ def test_a_reply_that_extraction_does_not_make_is_not_believed(
     assert found.subject == "hello"
 
 
+EMPTY = json.dumps(extraction_header.NO_CONTENT).encode()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"\xff" * 16,
+        bytes(7) + b"\1" + bytes(7) + b"\2" + b"x",
+        bytes(7) + b"\1" + bytes(7) + b"\1" + b"\xff",
+        len(EMPTY + b"\xff").to_bytes(8, "big") + bytes(7) + b"\1" + EMPTY + b"\xff",
+    ],
+)
 def test_a_reply_of_any_length_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, reply: bytes
 ) -> None:
-    program = "import os; os.read(0, 9999); os.write(0, b'\\xff' * 8); os.read(0, 1)"
+    program = f"import os; os.read(0, 9999); os.write(0, {reply!r}); os.read(0, 1)"
     monkeypatch.setattr(extraction_process, "PROGRAM", program)
     with Extractor() as extractor:
         assert "invalid reply" in extractor.extract(PLAIN).problems[0]

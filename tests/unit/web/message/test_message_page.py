@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,10 +15,14 @@ from PIL import Image
 from werkzeug.http import parse_options_header
 from werkzeug.test import TestResponse
 
+from postfix_archive.access import access_journal, access_service
+from postfix_archive.errors import CopyUnreachable
+from postfix_archive.store import copy_file
 from postfix_archive.store.outcome import DELIVERED, Outcome
 from postfix_archive.web.message import safe_images
 
 import active_content
+import web_site
 from sample_store import LEGAL
 from web_site import WebSite
 
@@ -331,11 +336,36 @@ def test_limits(page: Page, name: str) -> None:
     assert len(answer.data) < 1_000_000
 
 
-def test_copy_in_the_object_storage_alone(damaged_page: Page) -> None:
+def test_copy_in_the_object_storage_alone(
+    damaged_page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The access service gives it to the page; or else the page says what to do."""
     page = damaged_page
+    whole = page.site.store.copy_path(page.id).read_bytes()
     page.site.store.move(page.id)
-    for user in ("anna", "bob"):
-        assert "kept in the object storage, which" in page.get(user=user).text
+    monkeypatch.setattr(copy_file, "fetch_moved", copy_file.fetch_moved)
+    blocks = [whole[:400], whole[400:]]
+
+    def fetch(*_: str) -> Iterator[bytes]:
+        yield from blocks
+        if not blocks:
+            raise CopyUnreachable("the bucket does not answer")
+
+    with web_site.access_service(page.site, fetch=fetch):
+        access_service.fetch_copies(page.site.store.settings)
+        assert "hello &lt;b&gt;you" in page.get(user="bob").text
+        assert "carol@" not in page.get(user="bob").text
+        assert page.get("/original.eml").data == MAIL
+        [*_, last] = access_journal.entries(str(page.site.store.path), LEGAL)
+        assert (last.user.web_user, last.ids) == ("anna", (page.id,))
+        for wrong in ([], [whole[:400]], [whole[:400], b"x"]):
+            blocks[:] = wrong
+            for user in ("anna", "bob"):
+                text = page.get(user=user).text
+                assert "kept in the object storage, which cannot be read now" in text
+                assert "hello" not in text
+            assert page.get("/original.eml").status_code == 503
+    assert "which cannot be read now" in page.get().text
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x1f\x8b\x08 no gzip"])

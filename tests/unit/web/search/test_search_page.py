@@ -349,7 +349,7 @@ def test_copy_that_is_away(own_site: WebSite) -> None:
     own_site.index()
     own_site.store.move(archive_id)
     page = get(own_site, "/search?q=contract")
-    assert "kept in the object storage, which this page cannot read" in page.text
+    assert "kept in the object storage: open it to read it" in page.text
     assert "of day 0" in page.text
 
 
