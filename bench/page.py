@@ -51,6 +51,9 @@ no package.
 """
 
 
+MODES = Path(__file__).with_name("modes.md").read_text()
+
+
 def write(out: Path) -> str:
     """Write performance.md and performance.svg beside the figures; return the page."""
     bench = read(out / BENCH)
@@ -79,7 +82,7 @@ def render(bench: Result, growth: Result) -> str:
     parts = (_chart, _rates, _ratios, _latency, _traced, _alone, _profile)
     sections = [targets.section(bench, growth), *(part(bench) for part in parts)]
     texts = ["\n".join(each) for each in (*sections, growth_section.section(growth))]
-    return "\n".join([head, *(f"{each}\n" for each in texts if each)])
+    return "\n".join([head, MODES, *(f"{each}\n" for each in texts if each)])
 
 
 def picture(result: Result) -> str:

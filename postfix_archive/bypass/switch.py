@@ -25,6 +25,7 @@ from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, N
 from postfix_archive.message import address, dates
 from postfix_archive.postfix import (
     archive_services,
+    capture_maps,
     mail_queue,
     postfix_command,
     server_processes,
@@ -192,18 +193,26 @@ def current_user() -> str:
 def _read_configuration(directory: str) -> Configuration:
     """Return the configuration; raises BypassRefused if it does not test the bypass."""
     postfix_config = postfix_command.read_configuration(directory)
-    filters = [postfix_config.raw("content_filter")]
-    filters += [
-        each.options.get("content_filter", "") for each in postfix_config.services
+    ours = [
+        *_values_with(
+            "content_filter", archive_services.STAMP_TRANSPORT, postfix_config
+        ),
+        *_values_with(capture_maps.PARAMETER, capture_maps.MAP_NAME, postfix_config),
     ]
-    ours = [each for each in filters if archive_services.STAMP_TRANSPORT in each]
     if not ours or any(archive_services.BYPASS_PARAMETER not in each for each in ours):
         raise BypassRefused(
-            f"content_filter in {directory} does not test"
-            f" {archive_services.BYPASS_PARAMETER}: run make install again, or set it"
-            " by hand as in master.cf.d/00-main.cf"
+            f"content_filter, or in native mode {capture_maps.PARAMETER}, in"
+            f" {directory} does not test {archive_services.BYPASS_PARAMETER}: run make"
+            " install again, or set it by hand as in master.cf.d"
         )
     return postfix_config
+
+
+def _values_with(name: str, text: str, postfix_config: Configuration) -> list[str]:
+    """Return the values of a parameter, in main.cf and master.cf, that have a text."""
+    services = (None, *postfix_config.services)
+    values = (postfix_config.raw(name, each) for each in services)
+    return [each for each in values if text in each]
 
 
 def _set_bypass(directory: str, value: str) -> None:

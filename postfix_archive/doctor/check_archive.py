@@ -87,7 +87,7 @@ def check_bcc(host: Host) -> Iterator[Finding]:
 
 def check_original_recipient(host: Host) -> Iterator[Finding]:
     """Report enable_original_recipient = no."""
-    if host.config.value("enable_original_recipient") == "no":
+    if host.config.value("enable_original_recipient") == "no" and not host.is_native():
         yield Finding(
             "original-recipient",
             WARNING,

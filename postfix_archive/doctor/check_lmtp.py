@@ -1,6 +1,6 @@
-"""Check the lmtp(8) services that deliver to the workers in lmtp mode.
+"""Check the lmtp(8) services that deliver to the workers in lmtp and native mode.
 
-Used by doctor.checks. The reference is master.cf.d/40-archive-lmtp.cf. With a wrong
+Used by doctor.checks. The reference is master.cf.d (40-…, 50-…). With a wrong
 option lmtp(8) changes the message, omits parts of the envelope, or bounces mail instead
 of deferring it.
 """
@@ -24,6 +24,10 @@ CHECKED_ELSEWHERE = (  # check_transports, time limits
     "lmtp_delivery_status_filter",
     DATA_DONE_TIMEOUT,
 )
+RECIPIENT_LIMITS = {
+    archive_services.STAMP_TRANSPORT: 0,
+    archive_services.CAPTURE_TRANSPORT: 5000,
+}  # as in master.cf.d; 0: no limit
 COHORT_LIMIT_SUFFIX = "destination_concurrency_failed_cohort_limit"
 CHANGE_HARM = "lmtp(8) changes the message before it is archived"
 REPLY_HARM = (
@@ -56,6 +60,7 @@ HARMS = {
     CACHED_DESTINATIONS: "connections are not cached: each message starts a new worker",
     DATA_DONE_TIMEOUT: (
         "lmtp(8) times out before the worker does, and the message is reinjected twice"
+        " (native mode: handled twice)"
     ),
     "lmtp_reply_filter": REPLY_HARM,
     "lmtp_fallback_relay": "mail that should wait for a worker bypasses the archive",
@@ -87,8 +92,8 @@ RULES = OptionRules(
 
 def check_options(host: Host) -> Iterator[Finding]:
     """Report -o options of the reference that are missing or differ."""
-    reference = host.reference_services.get(f"{archive_services.STAMP_TRANSPORT}/unix")
     for service in lmtp_services(host):
+        reference = host.reference_services.get(f"{_base_name(service)}/unix")
         yield from RULES.compare(host, service, reference, ignored=CHECKED_ELSEWHERE)
 
 
@@ -101,14 +106,15 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
     for service in lmtp_services(host):
         parameter = f"{service.name}_destination_recipient_limit"
         limit = host.transport_limit(parameter, "default_destination_recipient_limit")
-        if 0 < limit < smtpd_limit:
+        recommended = RECIPIENT_LIMITS[_base_name(service)]
+        if 0 < limit < (min(smtpd_limit, recommended) or smtpd_limit):
             yield Finding(
                 "recipient-limit",
                 WARNING,
                 parameter,
                 f"a message to more than {limit} recipients is captured in pieces, with"
                 " a mailed copy for each",
-                host.parameter_command(parameter, "0"),
+                host.parameter_command(parameter, str(recommended)),
                 is_safe=True,
             )
 
@@ -173,8 +179,15 @@ def lmtp_services(host: Host) -> list[Service]:
         each
         for each, number in zip(host.config.services, numbers)
         if each.program == "lmtp"
-        and each.name == archive_services.transport_name(number)
+        and each.name
+        in (archive_services.CAPTURE_TRANSPORT, archive_services.transport_name(number))
     ]
+
+
+def _base_name(service: Service) -> str:
+    """Return the transport in master.cf.d that a service is, on any route."""
+    is_capture = service.name == archive_services.CAPTURE_TRANSPORT
+    return service.name if is_capture else archive_services.STAMP_TRANSPORT
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (

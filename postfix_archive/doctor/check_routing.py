@@ -25,12 +25,13 @@ REQUEST_DOMAIN_REJECT = "archive-request.invalid=reject"
 
 def check_requests(host: Host) -> Iterator[Finding]:
     """Report a host that archives nothing, and archive parameters with a mistake."""
-    if not any(
-        _content_filter(host, each).startswith(archive_services.STAMP_TRANSPORT)
-        for each in host.receiving_services()
-    ):
+    if not any(map(host.is_archived, host.receiving_services())):
         if not host.config.value(archive_services.BYPASS_PARAMETER):
             harm = "no service has the stamp filter as content_filter: no archiving"
+            if host.is_native():
+                harm = (
+                    "no service has a capture map in recipient_bcc_maps: no archiving"
+                )
             yield Finding(
                 "nothing-archived",
                 CRITICAL,
@@ -45,7 +46,7 @@ def check_requests(host: Host) -> Iterator[Finding]:
 
 def check_unfiltered_services(host: Host) -> Iterator[Finding]:
     """Report services with archive= whose mail does not pass the stamp filter."""
-    if host.config.value(archive_services.BYPASS_PARAMETER):
+    if host.config.value(archive_services.BYPASS_PARAMETER) or host.is_native():
         return
     reinjection_ports = content_filters.reinjection_ports(host.config)
     archives_later = any(
@@ -90,8 +91,8 @@ def check_proxy_filters(host: Host) -> Iterator[Finding]:
             "proxy-unfiltered",
             WARNING,
             f"master.cf: {service.key} -o smtpd_proxy_filter={proxy}",
-            "the smtpd behind that before-queue filter does not have the stamp filter"
-            " as content_filter: its mail is not archived",
+            "the smtpd behind that before-queue filter does not send mail to the"
+            " archive",
             host.install_command(),
         )
 
@@ -257,7 +258,7 @@ def _is_archived_behind_proxy(host: Host, service: Service) -> bool:
         service.program == "smtpd"
         and not host.config.value("smtpd_proxy_filter", service)
         and service.name.startswith(archive_services.LOOPBACK_PREFIXES)
-        and _content_filter(host, service).startswith(archive_services.STAMP_TRANSPORT)
+        and host.is_archived(service)
     )
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from postfix_archive.doctor import lookup_queries
 from postfix_archive.doctor.finding import Finding
 from postfix_archive.doctor.host import Host
-from postfix_archive.message import request
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services, configuration, lookup_tables
 from postfix_archive.postfix.lookup_tables import Lookup
@@ -90,7 +89,8 @@ def check_request_mappings(host: Host) -> Iterator[Finding]:
                         CRITICAL,
                         f"{lookup.location}: {lookup.table}",
                         f"it maps {lookup_queries.REQUEST_DOMAIN} to {result}: requests"
-                        " of tables and capsules become mail to that address",
+                        " of tables, capsules and in native mode all that is captured"
+                        " become mail to that address",
                         f"exclude {lookup_queries.REQUEST_DOMAIN} from that table's"
                         " pattern",
                     )
@@ -117,10 +117,9 @@ def check_request_route(host: Host) -> Iterator[Finding]:
 
 def _request_route(host: Host) -> str:
     """Return the transport:nexthop for requests of tables, by the installed mode."""
-    prefix = archive_services.destination_prefix(
-        1, archive_services.installed_mode(host.config)
+    return archive_services.request_destination(
+        archive_services.installed_mode(host.config)
     )
-    return f"{prefix}{request.ON_REQUEST}"
 
 
 def _route_finding(host: Host, reason: str) -> Finding:
@@ -130,8 +129,9 @@ def _route_finding(host: Host, reason: str) -> Finding:
         "request-route",
         CRITICAL,
         f"main.cf: {lookup_queries.TRANSPORT_MAPS}",
-        f"{lookup_queries.REQUEST_DOMAIN} is not routed to the stamp filter ({reason}):"
-        " requests that a FILTER action diverted, and requeued capsules, bounce",
+        f"{lookup_queries.REQUEST_DOMAIN} is not routed to the archive ({reason}):"
+        " requests that a FILTER action diverted, requeued capsules, and in native mode"
+        " all that is captured, bounce",
         host.parameter_command(
             lookup_queries.TRANSPORT_MAPS, ", ".join(filter(None, [route, current]))
         ),

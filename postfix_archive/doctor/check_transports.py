@@ -17,6 +17,7 @@ from postfix_archive.postfix.configuration import Service
 
 SOFT_BOUNCE_SERVICES = (
     archive_services.STAMP_TRANSPORT,
+    archive_services.CAPTURE_TRANSPORT,
     "archive",
     "archive-relay",
     "archive-local",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from postfix_archive import monitoring
 from postfix_archive.doctor import (
     check_archive,
+    check_capture,
     check_header_rewriting,
     check_lmtp,
     check_ports,
@@ -28,6 +29,7 @@ Check = Callable[[Host], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
     *check_routing.CHECKS,
     *check_header_rewriting.CHECKS,
+    *check_capture.CHECKS,
     *check_tables.CHECKS,
     *check_transports.CHECKS,
     *check_lmtp.CHECKS,

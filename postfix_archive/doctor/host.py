@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix import archive_services, capture_maps, configuration
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.store.bypass_period import BypassPeriod
@@ -66,6 +66,8 @@ class Host:
     table_texts: Mapping[str, str] = field(default_factory=dict)  # type: path -> text
     # (table, key) -> result of the lookup
     lookup_results: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # capture map -> what is wrong with its content, "" if nothing is
+    capture_map_problems: Mapping[str, str] = field(default_factory=dict)
     unreachable_ports: tuple[str, ...] = ()  # address:port that accepts no connection
     unarchived_reinjections: tuple[
         str, ...
@@ -140,6 +142,18 @@ class Host:
             *self.stamp_filters(),
             *(e for e in services if archive_services.is_lmtp_client(e)),
         ]
+
+    def is_native(self) -> bool:
+        """Tell whether mail is captured by capture maps, in native mode."""
+        is_installed = archive_services.installed_mode(self.config)
+        return is_installed == archive_services.NATIVE
+
+    def is_archived(self, service: Service) -> bool:
+        """Tell whether the mail of a service goes to the archive from there."""
+        content_filter = self.config.value("content_filter", service)
+        return content_filter.startswith(archive_services.STAMP_TRANSPORT) or bool(
+            capture_maps.map_of(self.config, service)
+        )
 
     def receiving_services(self) -> list[Service]:
         """Return the services that receive mail: smtpd and pickup, without ours."""

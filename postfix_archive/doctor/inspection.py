@@ -18,6 +18,7 @@ from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import DEFAULTS, Settings
 from postfix_archive.doctor import (
+    capture_map_state,
     instances,
     lookup_results,
     service_users,
@@ -29,6 +30,7 @@ from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
     archive_services,
+    capture_maps,
     configuration,
     mail_queue,
     postfix_command,
@@ -60,6 +62,9 @@ def inspect_host(directory: str) -> Host:
     postfix_config = postfix_command.read_configuration(directory)
     settings, settings_error = _load_settings(directory)
     is_running = postfix_command.is_running(directory)
+    capture_files = capture_maps.required(
+        postfix_config, archive_services.receiving_services(postfix_config)
+    )
     stale_tables, tables_error = _stale_tables(settings)
     key_digests, key_error = instances.key_digests(settings)
     fallback_count, fallback_age, fallback_reason = _fallback_state(settings)
@@ -70,7 +75,11 @@ def inspect_host(directory: str) -> Host:
         reference_services=reference.reference_services(
             _installed_mode(postfix_config)
         ),
-        files={path: _inspect_file(path) for path in _inspected_paths(settings)},
+        files={
+            path: _inspect_file(path)
+            for path in (*_inspected_paths(settings), *capture_files)
+        },
+        capture_map_problems=capture_map_state.problems(capture_files, settings),
         python_mismatches=dict(service_users.python_mismatches(postfix_config)),
         groups_by_user=service_users.groups(postfix_config),
         blocking_directories=dict(
@@ -145,7 +154,9 @@ def _load_settings(directory: str) -> tuple[Settings | None, str]:
 
 
 def _installed_mode(postfix_config: Configuration) -> str:
-    """Return the installed mode, also if archive-stamp has lost our options."""
+    """Return the installed mode, also if a transport is missing or lost our options."""
+    if capture_maps.MAP_NAME in postfix_config.raw(capture_maps.PARAMETER):
+        return archive_services.NATIVE
     stamp_service = postfix_config.service(f"{archive_services.STAMP_TRANSPORT}/unix")
     return (
         archive_services.LMTP

@@ -8,7 +8,7 @@ reinjection port of its own. The first route is that of main.cf.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from postfix_archive.errors import InstallRefused
@@ -22,9 +22,6 @@ from postfix_archive.postfix.configuration import Configuration, Service
 
 REINJECT_OPTIONS = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
 PROBE_ROUTE = ",archive-probe.invalid=discard:}"
-TRANSPORT_TABLE = (
-    "inline:{archive-request.invalid=archive-stamp:on-request" + PROBE_ROUTE
-)
 TRANSPORT_TABLE_PREFIX = "inline:{archive-request.invalid"
 TRANSPORT_LIMITS = {
     archive_services.PIPE: (
@@ -33,6 +30,10 @@ TRANSPORT_LIMITS = {
     ),
     archive_services.LMTP: (
         ("destination_recipient_limit", "0"),
+        ("destination_concurrency_failed_cohort_limit", "0"),
+    ),
+    archive_services.NATIVE: (
+        ("destination_recipient_limit", "5000"),
         ("destination_concurrency_failed_cohort_limit", "0"),
     ),
 }
@@ -143,11 +144,9 @@ class Routing:
             if has_own_filter:
                 next_filter = self._original_value("content_filter", service)
                 value = self._content_filter(self.route_number(service), next_filter)
-                yield self._option_change(
-                    service, "content_filter", value, routes_mail=True
-                )
+                yield option_change(service, "content_filter", value, routes_mail=True)
             if "receive_override_options" in service.options or has_own_filter:
-                yield self._option_change(
+                yield option_change(
                     service,
                     "receive_override_options",
                     self._override_options(service),
@@ -161,29 +160,11 @@ class Routing:
         }
         for service in unarchived:
             for name in sorted(main_values.keys() - service.options.keys()):
-                yield self._option_change(
-                    service, name, main_values[name], routes_mail=True
-                )
-        yield from self._restriction_changes()
-
-    def _restriction_changes(self) -> Iterator[Change]:
-        """Reject the request domain from clients, accept it from content filters."""
-        name = "smtpd_recipient_restrictions"
-        for service in archive_services.receiving_services(self.config):
-            if service in self.reinjection_services:
-                if self.setup.position == "after" and name not in service.options:
-                    restrictions = (
-                        self.config.raw(name)
-                        .replace(archive_services.REQUEST_DOMAIN_CHECK, "")
-                        .lstrip(",")
-                    )
-                    yield self._option_change(service, name, restrictions)
-            elif name in service.options:
-                yield self._option_change(
-                    service,
-                    name,
-                    archive_services.guard_restrictions(service.options[name]),
-                )
+                yield option_change(service, name, main_values[name], routes_mail=True)
+        is_after = self.setup.position == "after"
+        yield from restriction_changes(
+            self.config, self.reinjection_services, takes_requests=is_after
+        )
 
     def main_changes(self) -> Iterator[Change]:
         """Yield the changes to main.cf that route mail to the stamp filter."""
@@ -223,7 +204,7 @@ class Routing:
             value = name
         else:
             return
-        yield self._option_change(
+        yield option_change(
             service, header_rewriting.CLEANUP_PARAMETER, value, routes_mail=True
         )
 
@@ -319,19 +300,40 @@ class Routing:
         options = content_filters.reinjection_options(self.config, number)
         return options.get("receive_override_options", "")
 
-    def _option_change(
-        self, service: Service, name: str, value: str, *, routes_mail: bool = False
-    ) -> Change:
-        before = service.options.get(name)
-        return Change("option", f"{service.key}/{name}", value, before, routes_mail)
+
+def restriction_changes(
+    config: Configuration,
+    reinjection_services: Collection[Service],
+    *,
+    takes_requests: bool,
+) -> Iterator[Change]:
+    """Reject the request domain from clients, accept it from content filters.
+
+    takes_requests: content filters reinject to that domain at reinjection_services.
+    """
+    name = "smtpd_recipient_restrictions"
+    for service in archive_services.receiving_services(config):
+        if service not in reinjection_services:
+            if name in service.options:
+                value = archive_services.guard_restrictions(service.options[name])
+                yield option_change(service, name, value)
+        elif takes_requests and name not in service.options:
+            value = config.raw(name).replace(archive_services.REQUEST_DOMAIN_CHECK, "")
+            yield option_change(service, name, value.lstrip(","))
 
 
 def transport_table(mode: str) -> str:
     """Return the table of transport_maps that routes requests and probes."""
-    return TRANSPORT_TABLE.replace(
-        f"{archive_services.STAMP_TRANSPORT}:",
-        archive_services.destination_prefix(1, mode),
-    )
+    destination = archive_services.request_destination(mode)
+    return f"{TRANSPORT_TABLE_PREFIX}={destination}{PROBE_ROUTE}"
+
+
+def option_change(
+    service: Service, name: str, value: str, *, routes_mail: bool = False
+) -> Change:
+    """Return the change that sets an -o option of a service of master.cf."""
+    before = service.options.get(name)
+    return Change("option", f"{service.key}/{name}", value, before, routes_mail)
 
 
 def main_cf_change(

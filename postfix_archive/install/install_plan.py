@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from postfix_archive.errors import InstallRefused
-from postfix_archive.install import filter_routes
+from postfix_archive.install import filter_routes, native_plan, plan_parts
 from postfix_archive.install.filter_routes import Change, Route, Routing, Setup
 from postfix_archive.message import request
 from postfix_archive.postfix import (
     archive_services,
-    configuration,
     header_rewriting,
     lmtp_services,
 )
@@ -33,7 +31,9 @@ def plan_changes(
     reference_entries: those of master.cf.d, by name/type. Raises InstallRefused if the
     configuration does not allow a safe installation.
     """
-    _check_conflicts(config, setup)
+    plan_parts.check_conflicts(config, setup)
+    if setup.mode == archive_services.NATIVE:
+        return native_plan.plan_changes(config, setup, reference_entries)
     routing = Routing(config, setup)
     changes = [
         *_service_changes(config, setup, reference_entries, routing),
@@ -46,10 +46,18 @@ def plan_changes(
 
 def required_ports(config: Configuration, setup: Setup) -> range:
     """Return the ports on which our services will listen."""
-    additional_routes = len(Routing(config, setup).routes) - 1
+    is_native = setup.mode == archive_services.NATIVE
+    additional_routes = 0 if is_native else len(Routing(config, setup).routes) - 1
     return range(
         setup.port, setup.port + archive_services.PORT_COUNT + 2 * additional_routes
     )
+
+
+def map_values(config: Configuration, setup: Setup) -> dict[str, str]:
+    """Return file name -> archive value of the capture maps that the mode needs."""
+    if setup.mode != archive_services.NATIVE:
+        return {}
+    return native_plan.map_values(config, setup)
 
 
 def installed_first_port(config: Configuration) -> int:
@@ -95,13 +103,17 @@ def _service_changes(
             line = header_rewriting.add_options(
                 line, header_rewriting.last_options(config)
             )
-        yield _entry_change(config, _adapt_entry(line, config, setup))
+        yield plan_parts.entry_change(
+            config, plan_parts.adapt_entry(line, config, setup)
+        )
     for number, route in list(enumerate(routing.routes, 1))[1:]:
         reinject_port = setup.port + archive_services.PORT_COUNT + 2 * (number - 2)
         for line in _stamp_filter_entries(
             config, reference_entries, routing, number, reinject_port
         ):
-            yield _entry_change(config, _adapt_entry(line, config, setup))
+            yield plan_parts.entry_change(
+                config, plan_parts.adapt_entry(line, config, setup)
+            )
         yield from _reinjection_port_changes(
             config, setup, reference_entries, route, reinject_port
         )
@@ -145,34 +157,9 @@ def _reinjection_port_changes(
         start, _, rest = line.partition(option)
         line = f"{start}{option}{options} " + rest.partition(" ")[2]
         line = line.replace("$archive_next_filter", route.next_filter)
-        yield _entry_change(config, _adapt_entry(line, config, setup))
-
-
-def _adapt_entry(line: str, config: Configuration, setup: Setup) -> str:
-    """Return an entry of master.cf.d with this host's ports, user and directory."""
-    for offset in range(archive_services.PORT_COUNT):
-        default_address = f"127.0.0.1:{archive_services.DEFAULT_FIRST_PORT + offset} "
-        line = line.replace(default_address, f"127.0.0.1:{setup.port + offset} ", 1)
-    line = line.replace("user=postfix-archive", f"user={setup.user}")
-    line = line.replace("/usr/local/lib/postfix-archive", setup.launcher_directory)
-    if config.version >= (3, 9):
-        line = line.replace(" -- ", " --envid {${envid}} -- ", 1)
-    return line
-
-
-def _entry_change(config: Configuration, line: str) -> Change:
-    """Return the change to one entry; a tuned maxproc value stays."""
-    planned = configuration.parse_services(line)[0]
-    installed = config.service(planned.key)
-    if installed is None:
-        return Change("service", planned.key, line)
-    fields = line.split()
-    fields[6] = installed.fields[4]
-    line = " ".join(fields)
-    is_equal = configuration.parse_services(line)[0].line == installed.line
-    return Change(
-        "service", planned.key, installed.line if is_equal else line, installed.line
-    )
+        yield plan_parts.entry_change(
+            config, plan_parts.adapt_entry(line, config, setup)
+        )
 
 
 def _main_cf_changes(
@@ -185,82 +172,11 @@ def _main_cf_changes(
     yield filter_routes.main_cf_change(
         config, "archive_handback_options", routing.first_route.reinject_options
     )
-    yield filter_routes.main_cf_change(
-        config, "archive_relay", config.raw("archive_relay")
-    )
-    yield _change_if_unset(config, archive_services.BYPASS_PARAMETER, "")
-    yield _change_if_unset(config, "archive_capsule_helo", setup.capsule_helo)
     for number in range(1, len(routing.routes) + 1):
-        for limit, value in filter_routes.TRANSPORT_LIMITS[setup.mode]:
-            yield _change_if_unset(
-                config, f"{archive_services.transport_name(number)}_{limit}", value
-            )
-    yield _change_if_unset(config, "archive_time_limit", "1000s")
-    tables = configuration.split_list(config.raw("transport_maps"))
-    other_tables = [
-        each
-        for each in tables
-        if not each.startswith(filter_routes.TRANSPORT_TABLE_PREFIX)
-    ]
-    yield filter_routes.main_cf_change(
-        config,
-        "transport_maps",
-        ", ".join([filter_routes.transport_table(setup.mode), *other_tables]),
-    )
-    restrictions = archive_services.guard_restrictions(
-        config.raw("smtpd_recipient_restrictions")
-    )
-    yield filter_routes.main_cf_change(
-        config, "smtpd_recipient_restrictions", restrictions
-    )
-
-
-def _change_if_unset(config: Configuration, name: str, value: str) -> Change:
-    """Set a parameter unless main.cf sets it: the admin may have tuned it."""
-    return filter_routes.main_cf_change(config, name, config.main.get(name, value))
-
-
-def _check_conflicts(config: Configuration, setup: Setup) -> None:
-    """Raise InstallRefused if a foreign service has one of our names or ports."""
-    is_installed = archive_services.is_installed(config)
-    for service in config.services:
-        is_transport = (
-            service.name in (STAMP_TRANSPORT, "archive") and service.kind == "unix"
+        yield from plan_parts.transport_limits(
+            config, setup, archive_services.transport_name(number)
         )
-        has_own_name = (
-            service.name in archive_services.OWN_SERVICE_NAMES
-            or archive_services.is_worker_socket(service.name)
-        )
-        has_launcher = archive_services.has_launcher(
-            service
-        ) or archive_services.is_lmtp_client(service)
-        is_known = (
-            is_installed
-            and service.name in archive_services.OWN_SERVICE_NAMES
-            and not is_transport
-        )
-        if has_own_name and not (has_launcher or is_known):
-            raise InstallRefused(
-                f"{config.directory}/master.cf: service {service.key} exists and does"
-                " not belong to postfix-archive; rename it there, in main.cf and in"
-                " lookup tables"
-            )
-    ports = {
-        str(port)
-        for port in range(setup.port, setup.port + archive_services.PORT_COUNT)
-    }
-    for service in config.services:
-        port = service.name.rpartition(":")[2]
-        if (
-            service.kind == "inet"
-            and port in ports
-            and not archive_services.is_ours(service)
-        ):
-            raise InstallRefused(
-                f"{config.directory}/master.cf: service {service.key} uses a port that"
-                " postfix-archive needs; choose another first port,"
-                f" PORT={setup.port + 100}"
-            )
+    yield from plan_parts.main_cf_changes(config, setup)
 
 
 def worker_entries(

@@ -14,7 +14,13 @@ from pathlib import Path
 from postfix_archive.config import archive_cf, key_file, settings, template
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import InstallRefused
-from postfix_archive.install import config_files, host_setup, install_plan, undo
+from postfix_archive.install import (
+    capture_map_files,
+    config_files,
+    host_setup,
+    install_plan,
+    undo,
+)
 from postfix_archive.install.config_files import Contents
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.postfix import (
@@ -50,6 +56,7 @@ class Instance:
         self.settings = self._existing_settings()
         self.store = self._store_directory(store)
         self.old_connections: Processes = frozenset()
+        self._maps: dict[str, str] = {}  # file name -> archive value of capture maps
         if self.config.version < MINIMUM_VERSION:
             raise InstallRefused(
                 f"Postfix {self.config.raw('mail_version')} is older than 3.4; upgrade"
@@ -74,6 +81,8 @@ class Instance:
         own_ports = [
             each.name.rpartition(":")[2] for each in own_services if each.kind == "inet"
         ]
+        self._maps = install_plan.map_values(self.config, setup)
+        capture_map_files.check(self.directory, self._maps)
         ports = install_plan.required_ports(self.config, setup)
         host_setup.check_ports(ports, map(int, own_ports))
         self.ports = ports
@@ -105,6 +114,7 @@ class Instance:
             ("Store", self.store),
             ("Fallback", current_settings.archive_fallback_directory),
             ("Key", current_settings.archive_key_file),
+            *(("Map", f"{self.directory}/{name}") for name in self._maps),
         ):
             if not os.path.exists(path):
                 yield name, path
@@ -117,7 +127,9 @@ class Instance:
         """
         if not changes and not self.undo_record.is_unfinished:
             self._create_missing(setup)
+            self._write_maps()
             return
+        maps_before = capture_map_files.read(self.directory)
         before = config_files.read(self.directory)
         prepared = config_files.apply_changes(
             before, [each for each in changes if not each.routes_mail]
@@ -131,17 +143,29 @@ class Instance:
             self.undo_record.begin(changes, [prepared, routed])
             self._create_missing(setup)
             self._activate(prepared, before)
+            self._write_maps()
             processes = self._activate(routed, prepared)
             if routed != prepared:
                 self.old_connections = server_processes.wait_for(processes)
         except BaseException:
-            self._roll_back(archive_cf_content)
+            self._roll_back(archive_cf_content, maps_before)
             raise
+        capture_map_files.remove(self.directory, self._maps)
         self.undo_record.mark_complete()
 
-    def _roll_back(self, archive_cf_content: bytes | None) -> None:
-        """Restore main.cf, master.cf and archive.cf; None removes archive.cf."""
+    def _write_maps(self) -> None:
+        """Write the capture maps of native mode where they differ."""
+        if self._maps:
+            keys = archive_cf.load_keys(archive_cf.load(self.directory))
+            capture_map_files.write(self.directory, self._maps, keys)
+
+    def _roll_back(
+        self, archive_cf_content: bytes | None, maps: dict[str, bytes]
+    ) -> None:
+        """Restore main.cf, master.cf, archive.cf and maps; None removes archive.cf."""
         self.undo_record.roll_back()
+        capture_map_files.restore(self.directory, maps)
+        capture_map_files.remove(self.directory, maps)
         if archive_cf_content is None:
             self.archive_cf.unlink(missing_ok=True)
         else:

@@ -38,7 +38,9 @@ from postfix_archive.install import (
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.install.instance import Instance
 from postfix_archive.install.options import Options
-from postfix_archive.postfix import archive_services, postfix_command
+from postfix_archive.message import request
+from postfix_archive.postfix import archive_services, capture_maps, postfix_command
+from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.system import python_version
 
 INSTALL_POSTFIX_COMMAND = (
@@ -232,9 +234,7 @@ def _make_setup(
     )
     on_request = install_options.on_request
     if on_request is None:
-        on_request = is_installed and "on-request" in postfix_instance.config.raw(
-            "content_filter"
-        )
+        on_request = is_installed and _is_on_request(postfix_instance.config)
     if not archive and not on_request:
         raise InstallRefused(
             "no archive address: run make install ARCHIVE=legal@example.com (or"
@@ -259,6 +259,12 @@ def _make_setup(
             f"texthash:{postfix_instance.current_settings().capsule_helo_file}"
         ),
     )
+
+
+def _is_on_request(config: Configuration) -> bool:
+    if archive_services.installed_mode(config) == archive_services.NATIVE:
+        return capture_maps.is_on_request(config)
+    return request.ON_REQUEST in config.raw("content_filter")
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

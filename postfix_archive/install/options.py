@@ -89,8 +89,8 @@ class Options:
     mode: str = _option(
         "",
         "MODE",
-        "pipe|lmtp",
-        "Start the stamp filter for each message, or use workers. [default: pipe]",
+        "pipe|lmtp|native",
+        "A process a message, workers, or no content filter. [default: pipe]",
     )
     store: str = _option(
         "", "STORE", "DIR", "The store. [default: /var/lib/postfix-archive]"
@@ -244,8 +244,8 @@ def _parse_position(value: str) -> str:
 def _parse_mode(value: str) -> str:
     if value and value not in archive_services.MODES:
         raise InstallRefused(
-            f"{_assignment('MODE', value)}: must be pipe or lmtp (how Postfix delivers"
-            " mail to the stamp filter)"
+            f"{_assignment('MODE', value)}: must be pipe, lmtp or native (how mail"
+            " reaches the archive: docs/installing.md)"
         )
     return value
 

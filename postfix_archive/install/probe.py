@@ -17,7 +17,12 @@ from postfix_archive.doctor.host import Host
 from postfix_archive.errors import InstallFailed, JournalFailed, LogUnreadable
 from postfix_archive.install import host_setup
 from postfix_archive.maillog import journald, location, log_reader
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.postfix import (
+    archive_services,
+    capture_maps,
+    mail_queue,
+    postfix_command,
+)
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.status import collect
 from postfix_archive.store import journal_reader, record_reader
@@ -42,10 +47,13 @@ def find_obstacle(host: Host) -> str:
 
 
 def _is_pickup_archived(postfix_config: Configuration) -> bool:
-    """Tell whether pickup, which receives the probe message, has a stamp filter."""
+    """Tell whether the mail of pickup, which gets the probe message, is archived."""
     return any(
-        postfix_config.value("content_filter", each).startswith(
-            archive_services.STAMP_TRANSPORT
+        (
+            postfix_config.value("content_filter", each).startswith(
+                archive_services.STAMP_TRANSPORT
+            )
+            or capture_maps.map_of(postfix_config, each)
         )
         and postfix_config.value("archive", each)
         for each in archive_services.receiving_services(postfix_config)

@@ -21,7 +21,14 @@ from postfix_archive.errors import (
     InstallRefused,
     PostfixMissing,
 )
-from postfix_archive.install import config_files, instance, program, undo, web_part
+from postfix_archive.install import (
+    capture_map_files,
+    config_files,
+    instance,
+    program,
+    undo,
+    web_part,
+)
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.postfix import (
     archive_services,
@@ -54,6 +61,7 @@ def uninstall(directory: str, prefix: str) -> None:
         _revert_installation(directory, undo_record)
     else:
         _restore_without_postfix(directory, undo_record)
+    capture_map_files.remove(directory)
     remains = _describe_remains(directory, name)
     scheduler.TIMER.remove(name)
     _remove_follower(directory, name, prefix or installed_prefix)

@@ -19,8 +19,10 @@ STAMP_TRANSPORT = "archive-stamp"
 STATUS_FILTER = "delivery-status-filter"  # its table, beside the launchers
 NO_ADDRESS_MAPPINGS = "no_address_mappings"
 BYPASS_PARAMETER = "archive_bypass"
-MODES = ("pipe", "lmtp")  # how Postfix delivers to the stamp filter
-PIPE, LMTP = MODES
+CAPTURE_TRANSPORT = "archive-capture"  # of native mode
+CAPTURE_SOCKET = f"archive.{request.CAPTURE_NEXTHOP}"  # of its workers
+MODES = ("pipe", "lmtp", "native")  # how mail reaches the archive
+PIPE, LMTP, NATIVE = MODES
 
 
 def content_filter_expression(
@@ -85,6 +87,13 @@ def destination_prefix(number: int, mode: str) -> str:
     )
 
 
+def request_destination(mode: str) -> str:
+    """Return the transport:nexthop of recipients in archive-request.invalid."""
+    if mode == NATIVE:
+        return f"{CAPTURE_TRANSPORT}:unix:private/{CAPTURE_SOCKET}"
+    return f"{destination_prefix(1, mode)}{request.ON_REQUEST}"
+
+
 def route_number(value: str) -> int:
     """Return the route number in a content_filter or transport name."""
     suffix = value.partition(f"{STAMP_TRANSPORT}-")[2]
@@ -103,7 +112,7 @@ def configured_archives(config: Configuration) -> list[str]:
     return list(unique)
 
 
-WORKER_LAUNCHER = "archive-lmtp"  # launcher of lmtp mode
+WORKER_LAUNCHER = "archive-lmtp"  # launcher of lmtp and native mode
 
 
 def is_pipe_service(service: Service) -> bool:
@@ -117,11 +126,13 @@ def is_pipe_service(service: Service) -> bool:
 
 def is_lmtp_client(service: Service) -> bool:
     """Tell whether this is the lmtp(8) client of our workers, on any route."""
-    has_syslog_name = service.options.get("syslog_name", "").endswith(
-        f"/{STAMP_TRANSPORT}"
+    names = (CAPTURE_TRANSPORT, transport_name(route_number(service.name)))
+    syslog_name = service.options.get("syslog_name", "")
+    return (
+        service.program == "lmtp"
+        and service.name in names
+        and syslog_name.endswith((f"/{STAMP_TRANSPORT}", f"/{CAPTURE_TRANSPORT}"))
     )
-    has_transport_name = service.name == transport_name(route_number(service.name))
-    return service.program == "lmtp" and has_transport_name and has_syslog_name
 
 
 def is_worker_service(service: Service) -> bool:
@@ -154,6 +165,7 @@ def reinject_address(config: Configuration, number: int) -> str:
 
 OWN_SERVICE_NAMES = (
     STAMP_TRANSPORT,
+    CAPTURE_TRANSPORT,
     "archive",
     "archive-relay",
     "archive-local",
@@ -183,8 +195,14 @@ def is_ours(service: Service) -> bool:
     is_known = service.name in OWN_SERVICE_NAMES or service.name.startswith(
         (f"{STAMP_TRANSPORT}-", FIRST_CLEANUP_PREFIX)
     )
-    is_known = is_known or is_worker_service(service)
+    is_known = is_known or is_worker_service(service) or is_capture_cleanup(service)
     return is_known or "/archive-" in service.options.get("syslog_name", "")
+
+
+def is_capture_cleanup(service: Service) -> bool:
+    """Tell whether this is the cleanup(8) of one archive value (capture_maps)."""
+    prefix, dot, _ = service.name.partition(".")
+    return service.program == "cleanup" and prefix.startswith("archive-") and bool(dot)
 
 
 def receiving_services(config: Configuration) -> list[Service]:
@@ -217,7 +235,9 @@ def is_installed(config: Configuration) -> bool:
 
 
 def installed_mode(config: Configuration) -> str:
-    """Return the installed mode, pipe or lmtp, "" without an installation."""
+    """Return the installed mode, one of MODES, "" without an installation."""
+    if config.service(f"{CAPTURE_TRANSPORT}/unix") is not None:
+        return NATIVE
     service = config.service(f"{STAMP_TRANSPORT}/unix")
     if service is None:
         return ""

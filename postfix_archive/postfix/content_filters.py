@@ -8,6 +8,7 @@ reinjection port of its route, has the original one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from postfix_archive.postfix import archive_services
 from postfix_archive.postfix.configuration import Configuration, Service
@@ -64,6 +65,46 @@ def is_sendmail_reinjection(config: Configuration, service: Service) -> bool:
         _has_pipe_filter(config, each)
         for each in archive_services.receiving_services(config)
     )
+
+
+def returning_services(config: Configuration) -> list[Service]:
+    """Return the services at which a content filter may reinject mail."""
+    ports = reinjection_ports(config)
+    return [
+        each
+        for each in archive_services.receiving_services(config)
+        if each in ports or is_sendmail_reinjection(config, each)
+    ]
+
+
+@dataclass(frozen=True)
+class RecipientLimit:
+    """How many recipients a content filter gets in one delivery; 0 for all."""
+
+    parameter: str  # of main.cf
+    value: int
+    needed: int  # so that capture recipients come with those of the client
+
+    @property
+    def is_too_low(self) -> bool:
+        """Tell whether the largest message would come in pieces."""
+        return 0 < self.value < self.needed
+
+
+def recipient_limit(config: Configuration, service: Service) -> RecipientLimit | None:
+    """Return the recipient limit of the content filter of a service, None without one.
+
+    The default values are those of postconf(5).
+    """
+    content_filter = config.expand(original_filter(config, service), service)
+    if not content_filter:
+        return None
+    parameter = f"{content_filter.partition(':')[0]}_destination_recipient_limit"
+    value = config.seconds(parameter)
+    if value is None:
+        value = config.seconds("default_destination_recipient_limit")
+    accepted = config.seconds("smtpd_recipient_limit", service) or 1000
+    return RecipientLimit(parameter, 50 if value is None else value, 2 * accepted)
 
 
 def _has_pipe_filter(config: Configuration, service: Service) -> bool:

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 from postfix_archive.errors import RequestInvalid
 from postfix_archive.message import request
-from postfix_archive.postfix import archive_services, configuration, lookup_tables
+from postfix_archive.postfix import (
+    archive_services,
+    capture_maps,
+    configuration,
+    lookup_tables,
+)
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.postfix.lookup_tables import Lookup
 
@@ -63,11 +68,13 @@ def default_request(
     except RequestInvalid:
         return f"{place} = {value} (not an archive address: mail is deferred)", ()
     text = f"{place} = {config.raw('archive', service)}"
+    if capture_maps.map_of(config, service):
+        return text, archives
     content_filter = config.value("content_filter", service)
     if archives and not content_filter.startswith(archive_services.STAMP_TRANSPORT):
         return (
             f"{text} (no effect: the service's content_filter is"
-            f" {content_filter or 'empty'})"
+            f" {content_filter or 'empty'}, and it has no capture map)"
         ), ()
     return text, archives
 

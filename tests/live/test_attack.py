@@ -64,7 +64,7 @@ MAIN_CF = {
     "smtpd_recipient_restrictions": archive_services.guard_restrictions(""),
     "smtpd_relay_restrictions": "permit_mynetworks,permit_sasl_authenticated,"
     "reject_unauth_destination",
-    "transport_maps": filter_routes.TRANSPORT_TABLE,
+    "transport_maps": filter_routes.transport_table("pipe"),
 }
 
 
