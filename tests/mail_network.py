@@ -55,8 +55,9 @@ discard.example.com discard:thrown away by a transport
 error.example.com error:5.1.2 there is no such place
 retry.example.com retry:4.3.2 this place is closed for now
 lists.example.com lists:
-archive-request.invalid archive-stamp:on-request
+archive-request.invalid {archive}
 """
+ARCHIVE_ROUTES = {"native": "archive-capture:unix:private/archive.capture"}
 SENDER_ACCESS = """
 /^hold@/ HOLD to be looked at
 /^throw@/ DISCARD thrown away at the door
@@ -272,6 +273,7 @@ class MailNetwork(PrivatePostfix):
                 place=self.remote.nexthop,
                 hangup=self.hangup_peer.port,
                 lmtp=self.lmtp_peer.port,
+                archive=ARCHIVE_ROUTES.get(self._mode, "archive-stamp:on-request"),
             ),
             "again": RESEND_SCRIPT,
         }

@@ -19,6 +19,7 @@ from private_postfix import WITHOUT_WRITE_THROUGH
 
 DELIVERED, RELAYED, EXPANDED, FAILED = "delivered", "relayed", "expanded", "failed"
 EXPIRED, DISCARDED, DELETED, WAITING = "expired", "discarded", "deleted", "waiting"
+NEXT_FILTER = "archive_next_filter"  # native mode: content_filter
 ARRIVES = (DELIVERED, RELAYED)
 
 
@@ -63,7 +64,10 @@ class Group:
 PLAIN = Group("plain")
 EXPIRING = Group("expiring", {"maximal_queue_lifetime": "2s"})
 BEFORE_CAPTURE = Group(
-    "uncaught", {"defer_transports": "archive-stamp"}, {}, {"defer_transports": ""}
+    "uncaught",
+    {"defer_transports": "archive-stamp archive-capture"},
+    {},
+    {"defer_transports": ""},
 )
 BEFORE_STORE = Group(
     "unkept", {"defer_transports": "archive"}, {}, {"defer_transports": ""}, True
@@ -73,7 +77,7 @@ QUEUE_ID_FILTER = Group("passed", scanner="passed")
 SILENT_FILTER = Group("silent", scanner="silent")
 PIPE_FILTER = Group(
     "by pipe",
-    {"archive_next_filter": "scanpipe:"},
+    {NEXT_FILTER: "scanpipe:"},
     {"pickup/unix/content_filter": ""},
 )
 GROUPS = (
@@ -602,10 +606,13 @@ def waiting_recipients(scenarios: Iterable[Scenario]) -> list[str]:
 
 
 def _settings(network: MailNetwork, group: Group) -> dict[str, str]:
-    if not group.scanner:
-        return group.settings
-    port = network.scanners[group.scanner].port
-    return {"archive_next_filter": f"scan:[127.0.0.1]:{port}", **group.settings}
+    settings = dict(group.settings)
+    if group.scanner:
+        port = network.scanners[group.scanner].port
+        settings[NEXT_FILTER] = f"scan:[127.0.0.1]:{port}"
+    if network.is_native and NEXT_FILTER in settings:
+        settings["content_filter"] = settings.pop(NEXT_FILTER)
+    return settings
 
 
 def _configure(

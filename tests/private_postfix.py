@@ -540,7 +540,7 @@ class PrivatePostfix:
         key.touch(0o600)
         key.write_text(KEY)
         shutil.chown(key, USER, GROUP)
-        if self._is_native:
+        if self.is_native:
             value = self._main.get("archive", self._archive)
             self._write_capture_table(CAPTURE_TABLE, value or "on-request")
         self.set_archive_cf()
@@ -562,18 +562,18 @@ class PrivatePostfix:
         parameters = {**_archive_parameters(), "archive": self._archive}
         text = (ROOT / "master.cf.d" / MODE_MASTER_CF[self._mode]).read_text()
         parameters.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
-        if self._is_native:
+        if self.is_native:
             for each in CONTENT_FILTER_PARAMETERS:
                 del parameters[each]
         return parameters
 
     @property
-    def _is_native(self) -> bool:
+    def is_native(self) -> bool:
         return self._mode.startswith("native")
 
     def _with_capture_tables(self, master: str) -> str:
         """Give each service with -o archive=value the cleanup(8) service it needs."""
-        if not (self._has_archive and self._is_native):
+        if not (self._has_archive and self.is_native):
             return master
         for value in dict.fromkeys(
             re.findall(r"^[^#\n]*-o archive=(\S*)", master, re.M)

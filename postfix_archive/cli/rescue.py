@@ -19,8 +19,11 @@ from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArchiveError, NotRoot
 from postfix_archive.message import dates
 from postfix_archive.postfix import postfix_command
+from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.stamp_filter import queued_capture
 from postfix_archive.system import failure_log
+from postfix_archive.system.spool import Spool
 
 LOG_TAG = "postfix/archive-rescue"
 
@@ -37,7 +40,8 @@ def rescue(ctx: click.Context) -> None:
 
     Moves copies that wait too long to archive_fallback_directory. Puts mail that a
     broken stamp filter delays on hold before it bounces, and releases it when the
-    filter works again. Logs an alarm for each.
+    filter works again. In native mode nobody's mail waits: the copy of a message whose
+    other recipients wait too is written there. Logs an alarm for each.
     """
     if os.geteuid():
         raise NotRoot(
@@ -51,6 +55,13 @@ def rescue(ctx: click.Context) -> None:
         click.echo("Another queue rescue is running: nothing is done.", err=True)
         ctx.exit(monitoring.WARNING)
     plan = queue_rescue.make_plan(ctx.obj, settings)
+
+    def make_capsule(
+        message: QueuedMessage, attributes: dict[str, str], content: Spool
+    ) -> Spool | None:
+        maker = queued_capture.CapsuleMaker(settings)
+        return maker.make(message, attributes, content)
+
     alarms: list[dict[str, str]] = []
     last_failure = failure_log.last(
         ctx.obj,
@@ -59,7 +70,9 @@ def rescue(ctx: click.Context) -> None:
     )
     try:
         if plan.to_rescue:
-            saved = queue_rescue.move_capsules(ctx.obj, settings, plan.to_rescue)
+            saved = queue_rescue.move_capsules(
+                ctx.obj, settings, plan.to_rescue, make_capsule
+            )
             reason = failure_log.explain(plan.to_rescue[0].delay_reason, last_failure)
             alarms.append(
                 _alarm(
@@ -69,12 +82,20 @@ def rescue(ctx: click.Context) -> None:
                     f" {settings.archive_fallback_directory}: {reason}",
                 )
             )
+        if plan.to_save:
+            queue_rescue.save_captures(ctx.obj, settings, plan.to_save, make_capsule)
+            text = (
+                "messages copied from the queue to"
+                f" {settings.archive_fallback_directory} before they expire unarchived"
+            )
+            alarms.append(_alarm("copies-saved", len(plan.to_save), text))
     except ArchiveError as error:
         text = (
             "archive copies stay in the queue, on hold if they would expire soon:"
             f" {error}"
         )
-        alarms.append(_alarm("copies-left", len(plan.to_rescue), text))
+        count = len(plan.to_rescue) + len(plan.to_save)
+        alarms.append(_alarm("copies-left", count, text))
     if plan.released_elsewhere:
         queue_rescue.forget(ctx.obj, plan.released_elsewhere)
     if plan.to_hold:
@@ -95,7 +116,7 @@ def rescue(ctx: click.Context) -> None:
         oldest = max(overdue, key=lambda each: each.age)
         reason = failure_log.explain(oldest.delay_reason[:200], last_failure)
         text = (
-            f"messages wait for the stamp filter, queue id {oldest.queue_id} for"
+            f"messages wait to be archived, queue id {oldest.queue_id} for"
             f" {oldest.age // 60} minutes: {reason}"
         )
         alarms.append(_alarm("filter-waits", len(overdue), text))

@@ -53,7 +53,7 @@ def check_queued_originals(host: Host) -> Iterator[Finding]:
             "filter-backlog",
             CRITICAL,
             f"queue id {oldest.queue_id}",
-            f"{len(overdue)} messages wait for the stamp filter, the oldest for"
+            f"{len(overdue)} messages wait to be archived, the oldest for"
             f" {oldest.age // 60} minutes: {_reason(host, oldest)}",
             "remove the cause, then "
             + host.postfix_command("postqueue", "-f")

@@ -140,6 +140,18 @@ class QueueModel:
             and (child.is_reported or not child.is_reinjected)
         ]
 
+    def file_before_filters(self, file: QueueFile) -> QueueFile:
+        """Return the queue file that content filters made this one of, or itself.
+
+        In native mode mail is captured behind them. Only the first queue file has the
+        recipients as they were before this host's mappings.
+        """
+        for ancestor in self._ancestors(file):
+            if not ancestor.is_content_filtered:
+                break
+            file = ancestor
+        return file
+
     def _ancestors(self, file: QueueFile) -> Iterator[QueueFile]:
         seen = {file.key}
         while file.parent and file.parent not in seen:

@@ -52,6 +52,7 @@ class Resolver:
         self._model = model
         self._queue_files = model.queue_files
         self._captured_file = captured_file
+        self._first_file = model.file_before_filters(captured_file)
         self._capture_queue_id = capture_queue_id
 
     def outcomes(self, recipient: str, original: str) -> list[Outcome]:
@@ -61,7 +62,7 @@ class Resolver:
         delivery attempt yet.
         """
         branches = list(
-            self._recipient_branches(self._captured_file, recipient, original, 0)
+            self._recipient_branches(self._first_file, recipient, original, 0)
         )
         if not branches:
             return []
@@ -77,9 +78,9 @@ class Resolver:
     def settled_outcomes(self) -> list[Outcome]:
         """Return the outcomes of all recipients; empty while one is not settled."""
         outcomes: list[Outcome] = []
-        if len(self._captured_file.entries) < self._captured_file.count:
+        if len(self._first_file.entries) < self._first_file.count:
             return []
-        for entry in self._captured_file.entries.values():
+        for entry in self._first_file.entries.values():
             if entry.recipient.endswith(request.DOMAIN_SUFFIX):
                 continue
             recipient_outcomes = self.outcomes(entry.recipient, entry.original)

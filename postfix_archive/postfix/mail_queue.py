@@ -22,6 +22,7 @@ ACTIVE_TIMEOUT = 60.0  # seconds to wait for stamp filter processes that are at 
 WAIT_TIMEOUT = 120.0  # seconds to wait for ports, the probe and the queue
 LISTING_TIMEOUT = 120.0  # seconds for one listing, of 20,000 messages that vanish
 POSTCAT_BATCH = 200  # queue files on one postcat(1) command line
+NAMED_ATTRIBUTE = "named_attribute:"
 POSTCAT_HEADING = "*** ENVELOPE RECORDS "
 # Exceptions that parsing JSON of an unexpected form raises.
 PARSE_ERRORS = (
@@ -47,6 +48,17 @@ def list_messages(
     ids = [each.queue_id for each in messages[:filter_limit]]
     filters = _content_filters(directory, ids)
     return [replace(e, content_filter=filters.get(e.queue_id, "")) for e in messages]
+
+
+def attributes(directory: str, queue_id: str) -> dict[str, str]:
+    """Return the named attributes of a queue file, as postcat(1) prints them."""
+    output, _ = postfix_command.read_envelopes(directory, [queue_id])
+    lines = (
+        line.removeprefix(NAMED_ATTRIBUTE).strip()
+        for line in output.split("\n")
+        if line.startswith(NAMED_ATTRIBUTE)
+    )
+    return {name: value for name, _, value in (each.partition("=") for each in lines)}
 
 
 def needs_our_transport(message: QueuedMessage) -> bool:

@@ -2,7 +2,8 @@
 
 Used by ``postfix-archive queue rescue``, status and doctor. A rescue puts a capsule on
 hold, writes it to the fallback directory, and only then deletes it from the queue;
-after a crash between two steps it is on hold, where the next rescue finds it. The file
+after a crash between two steps it is on hold, where the next rescue finds it. In native
+mode the message itself is such a capsule, once only the archive waits for it. The file
 archive.held beside main.cf records the originals that a rescue put on hold; only these
 are released. Raises PostfixCommandFailed and StoreFailed.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from postfix_archive.config.settings import Settings
@@ -32,7 +33,11 @@ from postfix_archive.rescue import rescue_plan
 from postfix_archive.rescue.rescue_plan import Lifetimes, RescuePlan
 from postfix_archive.store import fallback
 from postfix_archive.system import failure_log, files, privileges, spool
+from postfix_archive.system.spool import Spool
 
+# stamp_filter/queued_capture: from a message, the attributes of its queue file and its
+# content, the capsule; None if no archive is asked for.
+MakeCapsule = Callable[[QueuedMessage, dict[str, str], Spool], Spool | None]
 HOLD_FILE = "archive.held"
 LAST_RUN_FILE = (  # in the fallback directory; its mtime is the last rescue's time
     "rescued"
@@ -104,11 +109,14 @@ def filter_error(config: Configuration, settings: Settings) -> str:
 
 
 def move_capsules(
-    directory: str, settings: Settings, capsules: Iterable[QueuedMessage]
+    directory: str,
+    settings: Settings,
+    capsules: Iterable[QueuedMessage],
+    make_capsule: MakeCapsule,
 ) -> list[str]:
     """Move capsules from the queue to the fallback directory; return their queue ids.
 
-    Raises StoreFailed if that directory does not take one; this capsule and those after
+    make_capsule makes those of native mode. Raises StoreFailed if that directory does not take one; this capsule and those after
     it stay in the queue then. Those that expire soon stay on hold, where the next
     rescue finds them: Postfix would delete them at the next failure. The others are
     released.
@@ -120,12 +128,12 @@ def move_capsules(
     on_hold = [
         each
         for each in mail_queue.list_messages(directory)
-        if each.queue == "hold" and rescue_plan.is_capsule(each)
+        if each.queue == "hold" and rescue_plan.is_movable(each)
     ]
     saved: list[str] = []
     try:
         for capsule in on_hold:
-            _save_capsule(directory, settings, capsule)
+            _save(directory, settings, capsule, make_capsule)
             saved.append(capsule.queue_id)
     finally:
         mail_queue.change(directory, mail_queue.DELETE, saved, "hold")
@@ -134,6 +142,24 @@ def move_capsules(
             is_expiring = lifetimes(config, settings).is_expiring
             ids = (each.queue_id for each in left if not is_expiring(each))
             mail_queue.change(directory, mail_queue.RELEASE, ids, "hold")
+    return saved
+
+
+def save_captures(
+    directory: str,
+    settings: Settings,
+    captures: Iterable[QueuedMessage],
+    make_capsule: MakeCapsule,
+) -> list[str]:
+    """Write the capsules of messages that stay in the queue; return their queue ids.
+
+    A later rescue writes the same capsules again, to the same files. Raises StoreFailed
+    and PostfixCommandFailed.
+    """
+    saved = []
+    for each in captures:
+        _save(directory, settings, each, make_capsule)
+        saved.append(each.queue_id)
     return saved
 
 
@@ -203,34 +229,52 @@ def read_hold_times(directory: str) -> dict[str, str]:
     return hold_times
 
 
-def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) -> None:
-    """Write a capsule that is on hold to the fallback directory, durably."""
-    command = [
-        postfix_command.find_command("postcat"),
-        "-c",
-        directory,
-        "-bhq",
-        capsule.queue_id,
-    ]
+def _save(
+    directory: str,
+    settings: Settings,
+    message: QueuedMessage,
+    make_capsule: MakeCapsule,
+) -> None:
+    """Write a capsule, or that of a capture, to the fallback directory, durably."""
     spool_directory = settings.archive_spool_directory
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        message = spool.read(process.stdout.fileno(), spool_directory)
-    if process.returncode or not message.size:
-        raise PostfixCommandFailed(
-            f"postcat -q {capsule.queue_id} failed (exit code {process.returncode},"
-            f" {message.size} bytes); see Postfix's log"
-        )
-    with contextlib.suppress(CapsuleBroken):  # an altered capsule is kept as it is
-        message = spool.unpack(message, spool_directory)
+    content = _read_content(directory, message.queue_id, spool_directory)
+    if rescue_plan.is_capture(message):
+        attributes = mail_queue.attributes(directory, message.queue_id)
+        packed = make_capsule(message, attributes, content)
+        content.close()
+        if packed is None:  # its capture recipients are forged: there is no request
+            return
+        content = packed
+    else:
+        with contextlib.suppress(CapsuleBroken):  # an altered capsule is kept as it is
+            content = spool.unpack(content, spool_directory)
     fallback_directory = settings.archive_fallback_directory
     with privileges.as_owner(fallback_directory):
         last_failure = failure_log.last(
             directory, spool_directory, owner_of=settings.own_paths
         )
-        reason = failure_log.explain(capsule.delay_reason, last_failure)
-        fallback.put(fallback_directory, message, reason)
-    message.close()
+        reason = failure_log.explain(message.delay_reason, last_failure)
+        fallback.put(fallback_directory, content, reason)
+    content.close()
+
+
+def _read_content(directory: str, queue_id: str, spool_directory: str) -> Spool:
+    command = [
+        postfix_command.find_command("postcat"),
+        "-c",
+        directory,
+        "-bhq",
+        queue_id,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        content = spool.read(process.stdout.fileno(), spool_directory)
+    if process.returncode or not content.size:
+        raise PostfixCommandFailed(
+            f"postcat -q {queue_id} failed (exit code {process.returncode},"
+            f" {content.size} bytes); see Postfix's log"
+        )
+    return content
 
 
 def _launcher_error(launcher: str, user: str, settings: Settings) -> str:

@@ -1,12 +1,14 @@
 """Decide which messages in Postfix's queue a rescue saves before they expire.
 
 Used by rescue.queue_rescue, status and doctor. Pure: it gets the queue as a list. It
-knows three kinds of queued messages:
+knows four kinds of queued messages:
 
     capsule      an archive copy that the store did not accept. Its sender is null:
                  after bounce_queue_lifetime Postfix deletes it without notice
     original     a message that the stamp filter has not captured yet. After
                  maximal_queue_lifetime Postfix bounces it
+    capture      native mode: a message with capture recipients, which are for the
+                 archive. At the end of its lifetime Postfix drops them without notice
     mailed copy  an archive copy that no store keeps (archive_delivery = mail)
 """
 
@@ -22,6 +24,7 @@ from postfix_archive.postfix.queued_message import QueuedMessage
 ARCHIVE_TRANSPORT = "archive:"
 COPY_TRANSPORTS = ("archive-relay:", "archive-local:")
 CAPSULE_RECIPIENT = request.CAPSULE_RECIPIENT.decode()
+CAPTURE_PREFIX = request.CAPTURE_PREFIX.decode()
 ALARM_AGE = 5 * 60  # seconds that mail may wait for the stamp filter without an alarm
 EXPIRY_MARGIN = (
     30 * 60
@@ -59,7 +62,10 @@ class RescuePlan:
 
     to_rescue: tuple[
         QueuedMessage, ...
-    ] = ()  # capsules to move to the fallback directory
+    ] = ()  # capsules, and captures nobody else waits for, to move to the fallback
+    to_save: tuple[
+        QueuedMessage, ...
+    ] = ()  # captures to copy there, whose other recipients wait as well
     to_hold: tuple[
         QueuedMessage, ...
     ] = ()  # originals to put on hold before they expire
@@ -89,13 +95,21 @@ def plan_rescue(
     originals = [each for each in messages if is_waiting_for_filter(each)]
     held_now = match_held(originals, hold_times)
     overdue = [each for each in originals if _needs_alarm(each, lifetimes, held_now)]
-    capsules = [each for each in messages if is_capsule(each)]
+    movable = [each for each in messages if is_movable(each)]
+    captures = [e for e in messages if is_capture(e) and not is_movable(e)]
     copies = [each for each in messages if is_mailed_copy(each)]
     expiring = [
-        e for e in overdue if e.queue in UNHELD_QUEUES and lifetimes.is_expiring(e)
+        each
+        for each in overdue
+        if each.queue in UNHELD_QUEUES
+        and lifetimes.is_expiring(each)
+        and not is_capture(each)
     ]
     return RescuePlan(
-        to_rescue=tuple(each for each in capsules if _needs_rescue(each, lifetimes)),
+        to_rescue=tuple(each for each in movable if _needs_rescue(each, lifetimes)),
+        to_save=tuple(
+            e for e in captures if e.queue in UNHELD_QUEUES and lifetimes.is_expiring(e)
+        ),
         to_hold=() if can_filter_run else tuple(expiring),
         to_release=tuple(
             each for each in originals if can_filter_run and each.queue_id in held_now
@@ -117,8 +131,23 @@ def is_capsule(message: QueuedMessage) -> bool:
     return has_transport or set(message.recipients) == {CAPSULE_RECIPIENT}
 
 
+def is_capture(message: QueuedMessage) -> bool:
+    """Tell whether this message has capture recipients left (native mode)."""
+    return any(
+        each.endswith(request.DOMAIN_SUFFIX)
+        and each.removeprefix('"').startswith(CAPTURE_PREFIX)
+        for each in message.recipients
+    )
+
+
+def is_movable(message: QueuedMessage) -> bool:
+    """Tell whether nobody but the archive waits for this message."""
+    is_for_archive = all(e.endswith(request.DOMAIN_SUFFIX) for e in message.recipients)
+    return is_capsule(message) or (is_capture(message) and is_for_archive)
+
+
 def is_waiting_for_filter(message: QueuedMessage) -> bool:
-    """Tell whether this message waits for a stamp filter."""
+    """Tell whether this message waits for a stamp filter, or for native capture."""
     has_filter = message.content_filter.startswith(archive_services.STAMP_TRANSPORT)
     has_request = any(one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients)
     return (has_filter or has_request) and not is_capsule(message)

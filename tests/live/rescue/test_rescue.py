@@ -214,7 +214,7 @@ def test_mail_at_a_broken_filter_is_held_and_released(
         lambda: short_queue_host.run_command("queue", "rescue").returncode == 2,
         "the alarm, before the hold",
     )
-    assert "wait for the stamp filter" in short_queue_host.log()
+    assert "wait to be archived" in short_queue_host.log()
     short_queue_host.wait(
         lambda: short_queue_host.run_command("queue", "rescue")
         and len(queue_rescue.read_hold_times(directory)) == 2,
@@ -308,3 +308,68 @@ def test_the_same_capsule_twice_is_one_record(short_queue_host: PrivatePostfix) 
     record = record_of(short_queue_host, "twice")
     assert [each["event"] for each in record.events] == ["archived", "mailed"]
     assert len(short_queue_host.delivered_to(LEGAL)) == 1
+
+
+# --- native mode ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def native_host() -> Iterator[PrivatePostfix]:
+    """An instance in native mode whose queue forgets soon."""
+    lifetimes = {"bounce_queue_lifetime": "40s", "maximal_queue_lifetime": "40s"}
+    with PrivatePostfix(mode="native", main=lifetimes) as running:
+        yield running
+
+
+def test_captures_are_rescued_and_nobody_waits_for_them(
+    native_host: PrivatePostfix,
+) -> None:
+    """The worker cannot start; the copies are in the store later, once."""
+    native_host.set_archive_cf(archive_rescue_after="1s")
+    moved_program = break_program(native_host, "archive-lmtp")
+    native_host.send(mail("captured"), to=["bob@example.net", '"a b"@example.net'])
+    native_host.send(mail("bounced"), sender="")
+    wait_for_deferred(native_host, 2)
+    one_delivery(native_host, "captured", "bob@example.net")
+    one_delivery(native_host, "bounced", "bob@example.net")
+    native_host.wait(
+        lambda: bool(native_host.run_command("queue", "rescue").returncode)
+        and waiting(native_host) == 2
+        and not native_host.mailq(),
+        "the copies are rescued",
+    )
+    repair_program(moved_program)
+    assert native_host.run_command("fallback", "import").returncode == 0
+    record = record_of(native_host, "captured")
+    finals = sorted(each.final for each in record.recipients.values())
+    assert finals == [b'"a b"@example.net', b"bob@example.net"]
+    assert record.envelope.client.address == b"127.0.0.1"
+    assert record_of(native_host, "bounced").envelope.sender == b""
+    assert native_host.run_command("verify").returncode == 0
+
+
+def test_a_capture_beside_mail_that_waits_is_saved_before_it_expires(
+    native_host: PrivatePostfix,
+) -> None:
+    """The other recipient stays in the queue until its own time is over."""
+    native_host.postconf(defer_transports="archive-capture sink")
+    native_host.reload()
+    queue_id = native_host.send(mail("both"), to=["bob@away.example.net"])
+
+    def is_queued() -> bool:
+        return queue_id in [each["queue_id"] for each in native_host.mailq()]
+
+    native_host.wait(
+        lambda: bool(native_host.run_command("queue", "rescue").returncode)
+        and waiting(native_host) == 1,
+        "the copy is saved",
+    )
+    assert is_queued()
+    native_host.wait_for_log("alarm=copies-saved count=1 ")
+    native_host.wait(lambda: not is_queued(), "its time is over")
+    assert waiting(native_host) == 1
+    assert native_host.run_command("fallback", "import").returncode == 0
+    record = record_of(native_host, "both")
+    assert [each.final for each in record.recipients.values()] == [
+        b"bob@away.example.net"
+    ]

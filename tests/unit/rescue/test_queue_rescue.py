@@ -38,6 +38,10 @@ def test_mail_that_gets_one_delivery_attempt_is_expiring_at_once(name: str) -> N
     assert lifetimes.is_expiring(message) and lifetimes.is_overdue(message)
 
 
+def make_none(*_: object) -> None:
+    """Make no capsule: there is no message of native mode."""
+
+
 CAPSULES = [capsule("4Z1"), capsule("4Z2"), capsule("4Z3")]
 
 
@@ -70,10 +74,8 @@ def test_capsules_are_held_saved_and_deleted(
 ) -> None:
     saved: list[str] = []
     monkeypatch.setattr(mail_queue, "list_messages", lambda directory: CAPSULES)
-    monkeypatch.setattr(
-        queue_rescue, "_save_capsule", lambda *a: saved.append(a[-1].queue_id)
-    )
-    moved = queue_rescue.move_capsules("/etc/postfix", SETTINGS, CAPSULES)
+    monkeypatch.setattr(queue_rescue, "_save", lambda *a: saved.append(a[2].queue_id))
+    moved = queue_rescue.move_capsules("/etc/postfix", SETTINGS, CAPSULES, make_none)
     assert moved == saved == ["4Z1", "4Z2", "4Z3"]
     ids = "4Z1\n4Z2\n4Z3\n"
     assert commands == [
@@ -89,14 +91,16 @@ def test_of_what_is_not_saved_only_the_young_is_released(
     ages = {"4Z1": 60, "4Z2": 60, "4Z3": 6 * DAY, "4Z4": 60}
     capsules = [replace(capsule(each), age=age) for each, age in ages.items()]
 
-    def save(directory: str, settings: Settings, message: QueuedMessage) -> None:
+    def save(
+        directory: str, settings: Settings, message: QueuedMessage, _: object
+    ) -> None:
         if message.queue_id == "4Z2":
             raise StoreFailed("no space left")
 
     monkeypatch.setattr(mail_queue, "list_messages", lambda directory: capsules)
-    monkeypatch.setattr(queue_rescue, "_save_capsule", save)
+    monkeypatch.setattr(queue_rescue, "_save", save)
     with pytest.raises(StoreFailed, match="no space left"):
-        queue_rescue.move_capsules("/etc/postfix", SETTINGS, capsules)
+        queue_rescue.move_capsules("/etc/postfix", SETTINGS, capsules, make_none)
     assert [each for each in commands[1:] if each[0] == "postsuper"] == [
         ("postsuper", "-d", "-", "hold", "4Z1\n"),
         ("postsuper", "-H", "-", "hold", "4Z2\n4Z4\n"),

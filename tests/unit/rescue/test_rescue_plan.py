@@ -143,3 +143,34 @@ def test_mailed_copies_are_renewed_before_they_end() -> None:
 
     assert not make_plan(mailed(3 * DAY)).to_requeue
     assert make_plan(mailed(4 * DAY)).to_requeue
+
+
+CAPTURE = '"capture.00.61.bob@example.net"@archive-request.invalid'
+
+
+def capture(age: int, *others: str, queue: str = "deferred") -> QueuedMessage:
+    """Return a message in native mode; others are recipients that wait as well."""
+    recipients = (CAPTURE, *others)
+    reasons = ("why",) * len(recipients)
+    return QueuedMessage("4Zy", age, "a@example.org", recipients, reasons, "", queue)
+
+
+@pytest.mark.parametrize(
+    ("message", "is_moved", "is_saved"),
+    [
+        (capture(DAY - 1), False, False),
+        (capture(DAY), True, False),
+        (capture(0, queue="hold"), True, False),
+        (capture(DAY, "bob@example.net"), False, False),
+        (capture(4 * DAY, "bob@example.net"), False, True),
+        (capture(4 * DAY, "bob@example.net", queue="hold"), False, False),
+    ],
+)
+def test_a_capture_is_moved_or_copied_and_never_put_on_hold(
+    message: QueuedMessage, is_moved: bool, is_saved: bool
+) -> None:
+    plan = make_plan(message)
+    assert plan.to_rescue == ((message,) if is_moved else ())
+    assert plan.to_save == ((message,) if is_saved else ())
+    assert plan.to_hold == plan.to_release == ()
+    assert bool(plan.overdue) == (message.queue != "hold")
