@@ -102,8 +102,10 @@ class Archive:
         added, if the copy has been removed meanwhile.
         """
         with self.open_journal() as journal_file:
-            if not self._has_file(self._copy_name(capture, journal_file, time)):
+            name = copy_file.copy_name(capture.record_id)
+            if not self._has_current_file(name, capture.record_id, journal_file):
                 return set()
+            self._complete_commit(name, capture.record_id, journal_file, time)
             return _append_supplement(journal_file, capture, time)
 
     def record_mailed(self, capture: Capture, time: str, queue_ids: str) -> None:
