@@ -50,13 +50,20 @@ RESERVED_PORTS: dict[int, int] = (
 PORT_RANGE = range(11000, 32000)
 MAX_TEST_WORKERS = 16  # processes of one run of tests, at most
 MODES = ("pipe", "lmtp")
+MODES_AND_NATIVE = (*MODES, "native")
 MODES_AND_CAPSULE = (
     *MODES,
     "capsule",
 )  # the pipe mode, with every copy in a queue file of its own
 WITHOUT_WRITE_THROUGH = {"archive_write_through_time_limit": "0"}
-LMTP_MASTER_CF = "40-archive-lmtp.cf"
-OTHER_MODE_MASTER_CF = {"pipe": LMTP_MASTER_CF, "lmtp": "10-archive-stamp.cf"}
+MODE_MASTER_CF = {
+    "pipe": "10-archive-stamp.cf",
+    "lmtp": "40-archive-lmtp.cf",
+    "native": "50-archive-capture.cf",
+}  # the file of master.cf.d that only this mode has
+CAPTURE_TABLE = "archive-capture"
+# Parameters of 00-main.cf that native mode has not.
+CONTENT_FILTER_PARAMETERS = ("content_filter", "receive_override_options")
 DEFAULT_PORTS = (10026, 10027, 10028, 10029, 10030)
 PORT_SETTINGS = (
     "archive_handback_address",
@@ -520,6 +527,7 @@ class PrivatePostfix:
         (self.directory / "sink.py").chmod(0o755)
         (self.etc / "main.cf").write_text("".join(self._main_lines()))
         master = self._with_workers(self._edit_master(self._master_text()))
+        master = self._with_capture_tables(master)
         (self.etc / "master.cf").write_text(master)
         if self._has_archive:
             self._build_archive()
@@ -532,6 +540,9 @@ class PrivatePostfix:
         key.touch(0o600)
         key.write_text(KEY)
         shutil.chown(key, USER, GROUP)
+        if self._is_native:
+            value = self._main.get("archive", self._archive)
+            self._write_capture_table(CAPTURE_TABLE, value or "on-request")
         self.set_archive_cf()
 
     def _main_lines(self) -> Iterator[str]:
@@ -549,10 +560,43 @@ class PrivatePostfix:
 
     def _archive_main(self) -> dict[str, str]:
         parameters = {**_archive_parameters(), "archive": self._archive}
-        if self._mode == "lmtp":
-            text = (ROOT / "master.cf.d" / LMTP_MASTER_CF).read_text()
-            parameters.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
+        text = (ROOT / "master.cf.d" / MODE_MASTER_CF[self._mode]).read_text()
+        parameters.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
+        if self._is_native:
+            for each in CONTENT_FILTER_PARAMETERS:
+                del parameters[each]
         return parameters
+
+    @property
+    def _is_native(self) -> bool:
+        return self._mode.startswith("native")
+
+    def _with_capture_tables(self, master: str) -> str:
+        """Give each service with -o archive=value the cleanup(8) service it needs."""
+        if not (self._has_archive and self._is_native):
+            return master
+        for value in dict.fromkeys(
+            re.findall(r"^[^#\n]*-o archive=(\S*)", master, re.M)
+        ):
+            name = f"archive-cleanup.{value or 'none'}"
+            table = f"regexp:$config_directory/{CAPTURE_TABLE}.{value}" if value else ""
+            master = re.sub(
+                rf"^[^#\n]*-o archive={re.escape(value)}(?=\s)",
+                rf"\g<0> -o cleanup_service_name={name}",
+                master,
+                flags=re.M,
+            )
+            master += f"{name} unix n - n - 0 cleanup -o recipient_bcc_maps={table}\n"
+            if value:
+                self._write_capture_table(f"{CAPTURE_TABLE}.{value}", value)
+        return master
+
+    def _write_capture_table(self, name: str, archive: str) -> None:
+        from postfix_archive.message import keyring, request
+
+        path = self.etc / name
+        path.touch(0o600)
+        path.write_text(request.capture_table(archive, keyring.parse(KEY, path="KEY")))
 
     def _with_workers(self, master: str) -> str:
         """Give each archive that is asked for its spawn(8) service, as install does."""
@@ -581,8 +625,10 @@ class PrivatePostfix:
         )
         if not self._has_archive:
             return text + self._master
+        others = {"00-main.cf", *MODE_MASTER_CF.values()}
+        others.remove(MODE_MASTER_CF[self._mode])
         for path in sorted((ROOT / "master.cf.d").glob("*.cf")):
-            if path.name not in ("00-main.cf", OTHER_MODE_MASTER_CF[self._mode]):
+            if path.name not in others:
                 text += path.read_text()
         for default_port, free_port in zip(DEFAULT_PORTS, self.ports[1:]):
             text = text.replace(f"127.0.0.1:{default_port} ", f"127.0.0.1:{free_port} ")

@@ -27,6 +27,7 @@ COMMON_FILES = ("20-archive.cf", "30-archive-ports.cf")
 FILES = {
     archive_services.PIPE: ("10-archive-stamp.cf", *COMMON_FILES),
     archive_services.LMTP: (*COMMON_FILES, "40-archive-lmtp.cf"),
+    "native": (*COMMON_FILES, "50-archive-capture.cf"),
 }  # of master.cf.d, by mode
 
 
