@@ -1,7 +1,8 @@
 """Recognises mail that comes back without a stamp, by what was captured before.
 
 Used where mail gets no stamp (native mode): stamp_filter looks up what comes,
-archive_transport/transport adds what it has stored in full. A SQLite database beside
+archive_transport/transport adds what it has stored in full, retention/removal lets it
+forget what is removed. A SQLite database beside
 the spool has size and SHA-256 of the messages that the archives have stored in full in
 the last PERIOD. When one of them comes back unaltered, below the Received: fields of
 other hosts, it is found among them. An entry is a hint: the transport compares the
@@ -25,7 +26,7 @@ from postfix_archive.system import files, spool
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _sqlite3 import Connection
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import TypeVar
 
     from postfix_archive.config.settings import Settings
@@ -40,7 +41,8 @@ PERIOD = 30 * dates.DAY_SECONDS
 # seconds of CPU. One message waits for it, in the queue.
 JOURNAL_SIZE = 256 << 20
 BATCH_SIZE = 1000  # rows a transaction: other workers wait for its end
-LOCK_TIMEOUT = 0.25  # seconds
+LOCK_TIMEOUT = 0.5  # seconds
+REMOVAL_LOCK_TIMEOUT = 10_000  # milliseconds; a removal waits, mail does not
 FAILURE_PAUSE = 60  # seconds after a failure until the database is opened again
 VERSION = 1  # of the table; a database of another is made anew
 STORE_DIGITS = 16  # of the SHA-256 of the store's path: instances may share a directory
@@ -65,6 +67,7 @@ KNOWN_SIZES = """
 SELECT = "SELECT id FROM captures WHERE archive = ? AND size = ? AND sha256 = ?"
 REPLACE = "INSERT OR REPLACE INTO captures VALUES (?, ?, ?, ?, ?)"
 INSERT = "INSERT OR IGNORE INTO captures VALUES (?, ?, ?, ?, ?)"
+DELETE = "DELETE FROM captures WHERE archive = ? AND id IN ({})"
 DELETE_OLD = "DELETE FROM captures WHERE time < ?"
 
 
@@ -147,6 +150,33 @@ class RecentCaptures:
 
         self._attempt(replace, now)
 
+    def forget(self, archive: str, record_ids: Collection[str], now: int) -> None:
+        """Delete the entries of messages that were removed; now is Unix time.
+
+        Without a database nothing is made. One that cannot be changed is removed: the
+        journals, from which it is made anew, do not have them any more.
+        """
+        if not files.exists(self.path):
+            return
+
+        def delete(connection: Connection) -> bool:
+            connection.execute(f"PRAGMA busy_timeout = {REMOVAL_LOCK_TIMEOUT}")
+            query = DELETE.format(", ".join("?" * len(record_ids)))
+            connection.execute(query, (archive, *record_ids))
+            return True
+
+        if not self._attempt(delete, now):
+            self.remove()
+        self.close()
+
+    def remove(self) -> None:
+        """Remove the database; ignore errors."""
+        self.close()
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass
+
     def _attempt(
         self, action: Callable[[Connection], Result], now: int
     ) -> Result | None:
@@ -172,7 +202,7 @@ class RecentCaptures:
             self.close()
             self._failure.touch()
         if code in (CORRUPT, NOT_A_DATABASE):
-            self._remove()
+            self.remove()
         reason = f"{self._directory}/{self._name}: {error}; mail that comes back is"
         failure_log.record(
             {"reason": f"{reason} stored in full meanwhile"},
@@ -190,7 +220,7 @@ class RecentCaptures:
         except DatabaseError as error:
             if _result_code(error) not in (CORRUPT, NOT_A_DATABASE):
                 raise
-            self._remove()
+            self.remove()
             return self._connect(now)
 
     def _connect(self, now: int) -> Connection:
@@ -204,18 +234,13 @@ class RecentCaptures:
             # No fsync, no file beside it: what a crash damages is made anew.
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute("PRAGMA secure_delete = ON")  # what is erased is gone
             if _make_table(connection):
                 self._add_from_journals(connection, now)
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _remove(self) -> None:
-        try:
-            os.unlink(self.path)
-        except OSError:
-            pass
 
     def _add_from_journals(self, connection: Connection, now: int) -> None:
         """Add what the journals' ends say, the newest first."""

@@ -16,6 +16,7 @@ import pytest
 from postfix_archive.archive_transport import recent_captures, transport
 from postfix_archive.archive_transport.archive_job import ArchiveJob, CapturedMessage
 from postfix_archive.archive_transport.recent_captures import RecentCaptures
+from postfix_archive.install import uninstall
 from postfix_archive.message import capsule, envelope
 from postfix_archive.retention import removal
 from postfix_archive.stamp_filter import capture_plan
@@ -259,11 +260,41 @@ def test_mail_whose_record_was_removed_is_stored_in_full(
         "purged",
         {"rule": "archive_retention"},
     )
+    for known in (examples.sha256(MESSAGE), record.archive_id.encode()):
+        assert known not in database(store).read_bytes()
     assert worker.capture(RETURNED) == {"stored"}
     assert verdicts(store) == [FULL]
     # What was stored then is known when it comes back.
     assert worker.capture(OTHER_HOP + RETURNED) == {"supplement"}
     store.run("verify")
+
+
+def test_a_removal_makes_no_database_and_survives_a_damaged_one(
+    store: SampleStore, worker: Worker
+) -> None:
+    for content in (None, b"damaged"):
+        worker.capture(MESSAGE)
+        *_, record = record_reader.records(str(store.path), LEGAL)
+        worker.recent_captures.close()
+        database(store).unlink()
+        if content:
+            Path(worker.recent_captures.path).write_bytes(content)
+        store.note_retention(record.archive_id)
+        removal.remove(
+            store.settings, LEGAL, record.archive_id, "purged", {"rule": "x"}
+        )
+        assert not list(store.directory.glob("*.captures")) or content
+    assert worker.capture(RETURNED) == {"stored"}
+
+
+def test_uninstall_removes_the_database_and_not_the_store(
+    store: SampleStore, worker: Worker
+) -> None:
+    worker.capture(MESSAGE)
+    path = database(store)
+    uninstall._describe_remains(str(store.directory), "sample")
+    assert not path.exists()
+    assert len(list(record_reader.records(str(store.path), LEGAL))) == 1
 
 
 def test_mail_whose_copy_goes_between_look_up_and_store_is_stored_in_full(
