@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postfix_archive.archive_transport.recent_captures import RecentCaptures
     from postfix_archive.config.settings import Settings
     from postfix_archive.message.archive_copy import ArchiveCopy
     from postfix_archive.message.capsule import Capsule
@@ -29,7 +30,9 @@ class ArchiveJob:
     ``message`` is a capsule, or for write-through the original itself.
     """
 
-    __slots__ = ("known_outcomes", "keys", "message", "now", "settings")
+    __slots__ = ("known_outcomes", "keys", "message", "now", "recent_captures") + (
+        "settings",
+    )
 
     def __init__(
         self, message: Spool, settings: Settings, keys: Keyring, now: int
@@ -40,6 +43,8 @@ class ArchiveJob:
         self.now = now
         # Outcomes that are known already.
         self.known_outcomes: KnownOutcomes | None = None
+        # Where mail gets no stamp: what is stored in full is added here.
+        self.recent_captures: RecentCaptures | None = None
 
     @property
     def timestamp(self) -> str:

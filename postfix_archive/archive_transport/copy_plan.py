@@ -38,7 +38,8 @@ def record_id(capsule: Capsule, request: Request) -> str:
 def header_above_stamp(head: bytes, request: Request) -> bytes:
     """Return the header lines above the original's valid stamp; empty without one.
 
-    head is the first bytes of the original.
+    Of a message that was recognised by its content, those above that. head is the
+    first bytes of the original.
     """
     return head[: request.stamp_offset] if request.stamp_offset is not None else b""
 
@@ -98,6 +99,11 @@ def build_report(
     elif request.verdict == stamp.VALID:
         envelope_report.remarks.append(
             f"The message has a valid stamp of {request.stamp_id}, which was not in"
+            " this store."
+        )
+    elif request.verdict == stamp.CONTENT:
+        envelope_report.remarks.append(
+            f"The message has the content of {request.stamp_id}, whose copy is not in"
             " this store."
         )
     if envelope.is_incomplete:

@@ -211,14 +211,15 @@ def _store_and_mail(
     settings = captured.job.settings
     archive = of_settings(settings, request.address)
     events: set[str] = set()
-    if request.verdict == stamp.VALID and archive.has_copy(request.stamp_id):
+    if _has_returned(captured, request, archive):
         piece = captured.piece(request, request.stamp_id)
         events = archive.add_supplement(piece, captured.job.timestamp)
+    is_supplement = bool(events) or request.verdict == stamp.VALID
     if not events:
         record_id = copy_plan.record_id(captured.opened_capsule, request)
         piece = captured.piece(request, record_id)
         events = _store_copy(captured, archive, piece, report_data)
-    if journal.ARCHIVED not in events and request.verdict == stamp.VALID:
+    if journal.ARCHIVED not in events and is_supplement:
         result.actions.add("supplement")
         return
     result.actions.add("stored")
@@ -229,6 +230,27 @@ def _store_and_mail(
     archive.record_mailed(piece, captured.job.timestamp, " ".join(queue_ids))
     result.actions.add("mailed")
     result.mailed_as += queue_ids
+
+
+def _has_returned(
+    captured: CapturedMessage, request: Request, archive: Archive
+) -> bool:
+    """Return whether the archive has the message, as it was before it came back.
+
+    The stamp proves of which message it is. Without one the copy itself does: what it
+    encloses must be the bytes below the lines that were added.
+    """
+    if request.verdict == stamp.VALID:
+        return archive.has_copy(request.stamp_id)
+    if request.verdict != stamp.CONTENT or not archive.has_copy(request.stamp_id):
+        return False
+    start = captured.opened_capsule.original_offset + (request.stamp_offset or 0)
+    path = archive.path(copy_file.copy_name(request.stamp_id))
+    try:
+        sha256 = copy_file.read_capture(path, request.address).sha256
+    except StoreFailed:  # a damaged copy must not keep mail waiting
+        return False
+    return sha256 == captured.job.message.digests([start])[start].hex()
 
 
 def _store_copy(
@@ -243,7 +265,11 @@ def _store_copy(
     )
     sender = captured.job.settings.archive_from
     copy = archive_copy.build(report_data, "hybrid", sender=sender, boundary=boundary)
-    return archive.store_copy(piece, captured.content(copy), captured.job.timestamp)
+    job = captured.job
+    events = archive.store_copy(piece, captured.content(copy), job.timestamp)
+    if job.recent_captures is not None and journal.ARCHIVED in events:
+        job.recent_captures.add(archive.address, piece, job.now)
+    return events
 
 
 def _mail_only(

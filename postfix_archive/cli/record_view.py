@@ -10,7 +10,14 @@ from typing import Any
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordDamaged, StoreFailed
-from postfix_archive.message import dates, encoded_words, header, mime, printable
+from postfix_archive.message import (
+    dates,
+    encoded_words,
+    header,
+    mime,
+    printable,
+    stamp,
+)
 from postfix_archive.message.printable import safe_text
 from postfix_archive.retention.hold_names import Names
 from postfix_archive.search import charset
@@ -26,6 +33,7 @@ NO_COPY = "(the copy is missing or damaged)"
 VERDICT_TEXTS = {
     "absent": "no Archive-Stamp header",
     "valid": "valid Archive-Stamp header, but not in this store",
+    "content": "content of another message, whose copy is not in this store",
     "altered": "changed since this archive stamped it",
     "forged": "Archive-Stamp header not made with a key of this site",
 }
@@ -217,7 +225,8 @@ def _event_text(event: Event) -> str:
         return f"archived ({VERDICT_TEXTS.get(event['stamp'], '?')})"
     if event["event"] == journal.SUPPLEMENT:
         above = event.get("above", "").count("\n")
-        suffix = f", {above} header lines above the stamp" if above else ""
+        place = "content" if event.get("stamp") == stamp.CONTENT else "stamp"
+        suffix = f", {above} header lines above the {place}" if above else ""
         return f"supplement to the envelope{suffix}"
     if event["event"] == journal.OUTCOME:
         return safe_text(f"{event['recipient']}: {event['outcome']}")

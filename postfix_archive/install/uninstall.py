@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from postfix_archive.archive_transport import fallback_import
+from postfix_archive.archive_transport.recent_captures import RecentCaptures
 from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import (
@@ -37,7 +38,7 @@ from postfix_archive.postfix import (
     server_processes,
 )
 from postfix_archive.postfix.server_processes import Processes
-from postfix_archive.system import failure_log, files, scheduler
+from postfix_archive.system import failure_log, files, privileges, scheduler
 
 
 def uninstall(directory: str, prefix: str) -> None:
@@ -112,6 +113,8 @@ def _describe_remains(directory: str, name: str) -> str:
             owner_of=settings.own_paths,
         )
         Path(settings.capsule_helo_file).unlink(missing_ok=True)
+        with privileges.as_owner(settings.archive_store_directory):
+            RecentCaptures(settings).remove()
     lines += [f"  settings  {undo.STATE_DIRECTORY}/{name}.archive.cf"]
     return "\n".join(lines)
 

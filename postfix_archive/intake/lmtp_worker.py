@@ -14,6 +14,7 @@ import sys
 import time
 from _signal import SIG_IGN, SIGPIPE, alarm, signal
 
+from postfix_archive.archive_transport.recent_captures import RecentCaptures
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArchiveError, ArgumentsInvalid
 from postfix_archive.intake import lmtp_session, pipe
@@ -49,7 +50,10 @@ XFORWARD_SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 class LoadedConfiguration:
     """Settings and keys as a worker has read them, and write-through to the store."""
 
-    __slots__ = ("_key_watch", "_settings_watch", "keys", "settings", "write_through")
+    __slots__ = ("_key_watch", "_settings_watch", "keys", "recent_captures") + (
+        "settings",
+        "write_through",
+    )
 
     def __init__(self, config_directory: bytes) -> None:
         directory = archive_cf.find_config_directory(
@@ -60,6 +64,7 @@ class LoadedConfiguration:
         self._key_watch = Watch(self.settings.archive_key_file)
         self.keys: Keyring = archive_cf.load_keys(self.settings)
         self.write_through = WriteThrough(self.settings, self.keys)
+        self.recent_captures = RecentCaptures(self.settings)
 
     @property
     def is_outdated(self) -> bool:
@@ -103,6 +108,11 @@ class LmtpTransaction(transaction.Transaction):
     def write_through(self) -> WriteThrough:
         """Write-through to the store, the same for all messages."""
         return self._configuration.write_through
+
+    @property
+    def recent_captures(self) -> RecentCaptures:
+        """The database of what was captured before, open for all messages."""
+        return self._configuration.recent_captures
 
     def set_queue_id(self) -> None:
         """Set the queue id to that in the top Received: line of the message."""

@@ -83,11 +83,12 @@ class Request:
     """A request to archive this message to ``address``, and the stamp for that archive.
 
     ``source`` is ``nexthop`` (archive = …, -o archive=…) or ``recipient`` (a table).
-    ``verdict`` is stamp.VALID, ALTERED, FORGED or ABSENT. ``stamp_id`` is the archive
-    id in a stamp of ours, ``stamp_offset`` the number of bytes above a valid one, else
-    None. ``generation`` is above 0 if any of these archives has sent the message as an
-    archive copy (stamp.GENERATIONS). ``is_stamp_trusted``: there is no store, and the
-    valid stamp is recent enough to be trusted.
+    ``verdict`` is one of stamp.VERDICTS. ``stamp_id`` is the archive id in a stamp of
+    ours, ``stamp_offset`` the number of bytes above a valid one, else None; of
+    stamp.CONTENT the id of the message whose content it is, and the number of bytes
+    above that. ``generation`` is above 0 if any of these archives has sent the message
+    as an archive copy (stamp.GENERATIONS). ``is_stamp_trusted``: there is no store, and
+    the valid stamp is recent enough to be trusted.
     """
 
     __slots__ = (

@@ -22,6 +22,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 FROM_USER = b", from userid "  # written for mail from pickup(8)
+# Fields that each host and each local delivery puts on top of a message.
+TRACE_NAMES = (b"received", b"delivered-to", b"x-original-to", b"return-path")
+# Received: fields that are examined; a message with more is looping (RFC 5321 6.3 asks
+# for at least 100, Postfix's hopcount_limit is 50), and few pass over 10.
+RECEIVED_LIMIT = 30
 ID_BYTES = 20  # 160 bits: no collision can be found
 
 
@@ -135,6 +140,29 @@ def is_archive_id(text: str) -> bool:
         and len(name) == 2 * ID_BYTES
         and not name.strip("0123456789abcdef")
     )
+
+
+def content_offsets(head: bytes) -> list[int]:
+    """Return the offsets at which the message may begin as it was before it came back.
+
+    When this host delivered it, it began with this host's Received: field, or with a
+    line that an access table had put above that (PREPEND), or with any field if
+    header_checks removed that one. On its way the message got trace fields on top, and
+    others between these. So: each Received: field but one at the very beginning, and
+    whatever follows a trace field, below at most RECEIVED_LIMIT Received: fields.
+    """
+    offsets = []
+    received_count = 0
+    is_below_trace = False
+    for field in header.fields(head):
+        is_received = field.name == b"received"
+        if field.start and (is_received or is_below_trace):
+            offsets.append(field.start)
+        received_count += is_received
+        if received_count > RECEIVED_LIMIT:
+            break
+        is_below_trace = field.name in TRACE_NAMES
+    return offsets
 
 
 def _postfix_lines(field: header.Field) -> list[bytes]:

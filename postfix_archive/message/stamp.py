@@ -9,6 +9,11 @@ nothing from it about recipients or the archive address. Results for one archive
     forged   there are stamps, but none with a key of ours
     absent   no stamp
 
+Without a valid stamp, a message can be recognised by its content, where a database of
+recent captures is kept (archive_transport/recent_captures):
+
+    content  from some field on, the bytes are those of an archived message
+
 A text that is not a stamp is never an error, only forged.
 """
 
@@ -37,6 +42,8 @@ VALUE_LIMIT = 1024  # bytes; a stamp of ours has about 300
 # What was stamped: a message, a copy sent as mail, a copy of such a copy.
 GENERATIONS = (b"mail ", b"copy ", b"again ")
 VALID, ALTERED, FORGED, ABSENT = "valid", "altered", "forged", "absent"
+CONTENT = "content"
+VERDICTS = (ABSENT, VALID, CONTENT, ALTERED, FORGED)
 
 
 class Stamp:

@@ -10,7 +10,8 @@ called again:
    event is durable; the details of all its other lines are struck out, durably;
 2. the index forgets it, for which it reads the copy once more; while it cannot read
    one that is in the object storage alone, the files stay, marked;
-3. under the lock again: copies and outcome reports are unlinked, durably.
+3. under the lock again: copies and outcome reports are unlinked, durably;
+4. the database of recent captures, if there is one, forgets it.
 
 finish() completes what a killed process or such an index has left. Raises
 RecordNotFound, RecordHeld, RecordDamaged, StoreFailed, JournalFailed, and what
@@ -23,6 +24,7 @@ import os
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
+from postfix_archive.archive_transport.recent_captures import RecentCaptures
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     ArchiveError,
@@ -236,6 +238,10 @@ class _Removal:
             if failure:
                 self._require_whole(lines, failure)
             self._unlink(lines)
+        gone = [each for each in lines if lines[each].is_removed]
+        if gone:
+            recent_captures = RecentCaptures(self._settings)
+            recent_captures.forget(self._name, gone, int(time.time()))
         return held
 
     def _append(

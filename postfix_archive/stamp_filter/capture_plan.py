@@ -20,7 +20,7 @@ from postfix_archive.message.envelope import Envelope, Recipient, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from postfix_archive.config.settings import Settings
     from postfix_archive.message.envelope import Client
@@ -170,10 +170,13 @@ def make(
     keys: Keyring,
     *,
     now: int,
+    returned: Mapping[str, tuple[str, int]] | None = None,
 ) -> Plan:
     """Return the plan for a message of size bytes; now is Unix time.
 
-    digests has the SHA-256 of the message from each of ``scan.offsets`` on.
+    digests has the SHA-256 of the message from each of ``scan.offsets`` on. returned
+    has, by archive, the id of the archived message whose content this one has below
+    an offset (archive_transport/recent_captures).
     """
     origin = scan.origin
     verp_sender = verp.decode(delivery.sender, delivery.recipients)
@@ -194,9 +197,13 @@ def make(
     for archive, verdict in verdicts.items():
         source = delivery.request_sources[archive]
         is_spared = _is_spared(verdict, settings, now)
-        requests.append(
-            _archive_request(archive, source, verdict, generation, is_spared=is_spared)
+        archive_request = _archive_request(
+            archive, source, verdict, generation, is_spared=is_spared
         )
+        if returned and archive in returned and verdict.result != stamp.VALID:
+            archive_request.verdict = stamp.CONTENT
+            archive_request.stamp_id, archive_request.stamp_offset = returned[archive]
+        requests.append(archive_request)
         if verdict.result != stamp.VALID:
             tag = stamp.archive_tag(archive, keys.current)
             stamps += stamp.make(archive_id, tag, digests[0], now, keys.current)

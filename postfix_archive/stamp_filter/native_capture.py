@@ -3,7 +3,8 @@
 Called by intake/pipe and intake/lmtp_worker. Postfix delivers the message to its
 recipients and, as the same queue file, to the capture recipients that cleanup(8) has
 added (message/request). So nobody's mail waits here, and the queue file stays until the
-message is in the archive: every failure defers the capture recipients alone.
+message is in the archive: every failure defers the capture recipients alone. Mail gets
+no stamp: what comes back is recognised by its content (recent_captures).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from postfix_archive.stamp_filter import capture_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from postfix_archive.archive_transport.recent_captures import RecentCaptures
     from postfix_archive.message.envelope import Envelope
     from postfix_archive.stamp_filter.transaction import Transaction
 
@@ -36,29 +38,45 @@ def archive_message(transaction: Transaction) -> str:
         transaction.keys,
         transaction.message,
     )
+    head = message.head()
     scan = capture_plan.HeaderScan(
-        message.head(), delivery, settings, keys, user_id=archive_cf.mail_owner_uid
+        head, delivery, settings, keys, user_id=archive_cf.mail_owner_uid
     )
     digests = message.digests(scan.offsets)
     if capture_plan.is_requeued_copy(delivery, scan, digests, keys):
         return log_fields.build({"result": "none"})  # it is in the archive
+    recent_captures, returned = None, {}
+    if settings.has_store:
+        recent_captures = transaction.recent_captures
+        archives = delivery.request_sources
+        returned = recent_captures.find(message, head, archives, transaction.now)
     plan = capture_plan.make(
-        delivery, scan, digests, message.size, settings, keys, now=transaction.now
+        delivery,
+        scan,
+        digests,
+        message.size,
+        settings,
+        keys,
+        now=transaction.now,
+        returned=returned,
     )
     result, archive_id = transport.ArchiveResult(), ""
     if plan.envelope is not None:
         archive_id = plan.envelope.archive_id
-        result = _archive(transaction, plan.envelope)
+        result = _archive(transaction, plan.envelope, recent_captures)
     result.alarms[:0] = capture_plan.alarms(delivery)
     return result.log_line(archive_id, forged_count=delivery.forged_count)
 
 
 def _archive(
-    transaction: Transaction, message_envelope: Envelope
+    transaction: Transaction,
+    message_envelope: Envelope,
+    recent_captures: RecentCaptures | None,
 ) -> transport.ArchiveResult:
     job = archive_job.ArchiveJob(
         transaction.message, transaction.settings, transaction.keys, transaction.now
     )
+    job.recent_captures = recent_captures
     if job.settings.archive_wait_for_outcome:
         job.known_outcomes = transport.known_outcomes(job, message_envelope)
     captured = archive_job.CapturedMessage(

@@ -17,6 +17,7 @@ from postfix_archive.system import deadline, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from postfix_archive.archive_transport.recent_captures import RecentCaptures
     from postfix_archive.config.settings import Settings
     from postfix_archive.message.keyring import Keyring
     from postfix_archive.stamp_filter.write_through import WriteThrough
@@ -74,6 +75,14 @@ class Transaction:
         from postfix_archive.stamp_filter.write_through import WriteThrough
 
         return WriteThrough(self.settings, self.keys)
+
+    @property
+    def recent_captures(self) -> RecentCaptures:
+        """The database of what was captured before."""
+        # Imported here: only native mode needs it.
+        from postfix_archive.archive_transport.recent_captures import RecentCaptures
+
+        return RecentCaptures(self.settings)
 
     @property
     def client(self) -> Client:

@@ -10,13 +10,12 @@ work again. Both have the same capsule key, so the store keeps one record.
 from __future__ import annotations
 
 import marshal
-import posix as os
 from _signal import alarm
 
 from postfix_archive.archive_transport import archive_job, transport
 from postfix_archive.errors import WriteThroughSkipped, WriteThroughTimeout
 from postfix_archive.message import capsule, digest, envelope
-from postfix_archive.system import child_process, deadline, files, spool
+from postfix_archive.system import child_process, deadline, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     from postfix_archive.message.envelope import Envelope
     from postfix_archive.message.keyring import Keyring
     from postfix_archive.system.spool import Spool
+
+SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
+# Of the SHA-256 of the store's path: instances may share a directory.
+MARKER_DIGITS = 16
 
 
 class WriteThrough:
@@ -35,8 +38,11 @@ class WriteThrough:
         time_limit = settings.archive_write_through_time_limit
         # At most half, since after a timeout there must be time to queue a capsule.
         self._time_limit = min(time_limit, settings.archive_time_limit // 2)
-        self._slow_marker = SlowStoreMarker(
-            settings.archive_spool_directory, settings.archive_store_directory
+        store_digest = digest.sha256_hex(settings.archive_store_directory.encode())
+        self._slow_marker = spool.FailureMarker(
+            settings.archive_spool_directory,
+            f".postfix-archive-{store_digest[:MARKER_DIGITS]}.slow",
+            SLOW_STORE_PAUSE,
         )
         self._child = child_process.ChildProcess(
             lambda payload: _archive_in_child(payload, settings, keys),
@@ -78,41 +84,3 @@ def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:
         return " ".join(transport.archive_captured(captured).alarms)
     finally:
         alarm(0)
-
-
-SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
-# Of the SHA-256 of the store's path: instances may share a directory.
-MARKER_DIGITS = 16
-
-
-class SlowStoreMarker:
-    """The marker file for one store; each user has its own."""
-
-    __slots__ = ("_directory", "_name")
-
-    def __init__(self, spool_directory: str, store_directory: str) -> None:
-        store_digest = digest.sha256_hex(store_directory.encode())[:MARKER_DIGITS]
-        self._directory = spool_directory
-        self._name = f".postfix-archive-{store_digest}.slow"
-
-    @property
-    def path(self) -> str:
-        """The path of the file, which may not exist. Raises OSError."""
-        return spool.own_path(self._directory, self._name)
-
-    def is_recent(self, now: int) -> bool:
-        """Tell whether the store has been slow in the last SLOW_STORE_PAUSE seconds."""
-        try:
-            stat = os.lstat(self.path)
-        except OSError:
-            return False
-        return (
-            stat.st_uid == os.geteuid() and abs(now - stat.st_mtime) < SLOW_STORE_PAUSE
-        )
-
-    def touch(self) -> None:
-        """Note that the store has not answered in time."""
-        try:
-            files.touch(self.path)
-        except OSError:
-            pass  # the directory cannot be read

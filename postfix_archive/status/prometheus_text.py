@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from postfix_archive.message import stamp
 from postfix_archive.status import overview
 from postfix_archive.status.overview import FileSystem, Snapshot
-from postfix_archive.store import outcome, tally
+from postfix_archive.store import outcome
 from postfix_archive.store.tally import Tally
 
 PREFIX = "postfix_archive_"
@@ -142,7 +143,7 @@ def _archive_samples(labels: dict[str, str], counts: Tally) -> Iterator[Sample]:
     yield "archived_original_bytes_total", labels, counts.received_bytes
     yield "supplements_total", labels, counts.supplements
     yield "mailed_copies_total", labels, counts.mailed
-    for verdict in tally.STAMP_VERDICTS:
+    for verdict in stamp.VERDICTS:
         yield "stamps_total", {**labels, "stamp": verdict}, counts.stamps[verdict]
     for kind in outcome.SETTLED:
         yield "outcomes_total", {**labels, "outcome": kind}, counts.outcomes[kind]

@@ -114,7 +114,8 @@ class Archive:
         added, if the copy has been removed meanwhile.
         """
         with self.open_journal() as journal_file:
-            if not self._find_copy(capture, journal_file, time)[1]:
+            name = copy_file.copy_name(capture.record_id)
+            if not self._has_committed(name, capture, journal_file, time):
                 return set()
             return _append_supplement(journal_file, capture, time)
 

@@ -21,8 +21,7 @@ from postfix_archive.store import (
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal_event import Event
 
-VERSION = 4  # change it with the fields: a cached tally of another is discarded
-STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
+VERSION = 5  # change it with the fields: a cached tally of another is discarded
 # Keys of an outcome event that name the recipient of a capture (store-format.md).
 OUTCOME_KEYS = ("id", "of", "recipient", "original", "parent")
 # Hexadecimal digits: 64 bits suffice for millions of recipients.
@@ -69,7 +68,7 @@ class Tally:
         self.messages = self.removed = self.supplements = self.mailed = 0
         self.received_bytes = self.copy_bytes = 0
         self.last_archived = ""  # RFC 3339; "" for never
-        self.stamps = dict.fromkeys(STAMP_VERDICTS, 0)
+        self.stamps = dict.fromkeys(stamp.VERDICTS, 0)
         self.outcomes = dict.fromkeys(outcome.SETTLED, 0)
         self.waiting: set[str] = set()
         self.bypasses: dict[str, BypassPeriod] = {}
@@ -184,7 +183,7 @@ def from_json(data: Any) -> Tally:
     tally._last_sha256, tally.last_archived = map(
         _parse_string, (data["last"], data["last_archived"])
     )
-    tally.stamps = _parse_counts(data["stamps"], STAMP_VERDICTS)
+    tally.stamps = _parse_counts(data["stamps"], stamp.VERDICTS)
     tally.outcomes = _parse_counts(data["outcomes"], outcome.SETTLED)
     tally.days = _parse_days(data["days"])
     if not isinstance(data["waiting"], list) or not isinstance(data["bypasses"], list):

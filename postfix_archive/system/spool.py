@@ -194,3 +194,37 @@ def _is_owned_by(owner: int, path: str, default: bool = False) -> bool:
         return os.lstat(path).st_uid == owner
     except OSError:
         return default
+
+
+class FailureMarker:
+    """A file that says when something has failed last; each user has its own.
+
+    ``pause``: the seconds after that in which it is not tried again.
+    """
+
+    __slots__ = ("_directory", "_name", "_pause")
+
+    def __init__(self, directory: str, name: str, pause: int) -> None:
+        self._directory = directory
+        self._name = name
+        self._pause = pause
+
+    @property
+    def path(self) -> str:
+        """The path of the file, which may not exist. Raises OSError."""
+        return own_path(self._directory, self._name)
+
+    def is_recent(self, now: int) -> bool:
+        """Tell whether the failure is less than a pause ago; now is Unix time."""
+        try:
+            stat = os.lstat(self.path)
+        except OSError:
+            return False
+        return stat.st_uid == os.geteuid() and abs(now - stat.st_mtime) < self._pause
+
+    def touch(self) -> None:
+        """Note a failure; ignore errors."""
+        try:
+            files.touch(self.path)
+        except OSError:
+            pass  # the directory cannot be read

@@ -49,7 +49,7 @@ def make_report(
     )
 
 
-@pytest.mark.parametrize("verdict", ["absent", "altered", "forged"])
+@pytest.mark.parametrize("verdict", ["absent", "altered", "forged", "content"])
 def test_a_message_without_a_valid_stamp_is_a_capture_of_its_own(verdict: str) -> None:
     request = make_request(verdict=verdict, stamp_id=EARLIER)
     assert copy_plan.record_id(unseal_capsule(make_envelope()), request) == ARCHIVE_ID
@@ -146,6 +146,11 @@ def test_an_ordinary_message_needs_no_remark() -> None:
 def test_the_report_gives_the_verdict_on_the_stamp(verdict: str) -> None:
     (remark,) = make_report(make_request(verdict=verdict, stamp_id=EARLIER)).remarks
     assert "stamp" in remark
+
+
+def test_the_report_names_the_message_whose_content_it_is() -> None:
+    (remark,) = make_report(make_request(verdict="content", stamp_id=EARLIER)).remarks
+    assert EARLIER in remark and "stamp" not in remark
 
 
 def test_the_report_states_that_the_envelope_is_incomplete() -> None:

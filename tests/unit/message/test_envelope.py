@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.errors import CapsuleBroken
-from postfix_archive.message import address, envelope
+from postfix_archive.message import address, envelope, stamp
 from postfix_archive.message.envelope import Client, Recipient
 
 from unit import examples
@@ -46,7 +46,7 @@ Final-Recipient: utf-8; gr\xc3\xbcn@example.com
 requests = st.builds(
     make_request,
     st.sampled_from(["legal@example.com", "hr+x@example.com"]),
-    verdict=st.sampled_from(["absent", "valid", "altered", "forged"]),
+    verdict=st.sampled_from(stamp.VERDICTS),
     stamp_id=st.sampled_from(["", examples.ARCHIVE_ID]),
     offset=st.none() | st.integers(0, 1 << 20),
     generation=st.integers(0, 2),

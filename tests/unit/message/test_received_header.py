@@ -472,3 +472,22 @@ def test_who_the_mail_owner_is_is_not_asked_for_mail_that_came_by_smtp(
         received_header.find_origin(
             REQUEUED + head, current_queue_id=b"", host=HOST, mail_owner=unexpected_call
         )
+
+
+def test_an_earlier_message_may_begin_at_or_below_each_trace_field() -> None:
+    top, spf = b"Received: by b (Postfix) id 1\r\n", b"Received-SPF: pass\r\n"
+    delivered, subject = b"DELIVERED-TO: bob\r\n", b"Subject: x\r\n"
+    fields = [top, top, delivered, spf, FROM_SMTP, subject, delivered, subject, spf]
+    starts = [len(b"".join(fields[:index])) for index in range(len(fields))]
+    offsets = received_header.content_offsets(b"".join(fields) + b"\r\nReceived: x\r\n")
+    assert offsets == [starts[1], starts[2], starts[3], starts[4], starts[5], starts[7]]
+
+
+def test_without_trace_fields_above_nothing_may_be_an_earlier_message() -> None:
+    assert received_header.content_offsets(MESSAGE.removeprefix(FROM_SMTP)) == []
+    assert received_header.content_offsets(b"") == []
+
+
+def test_below_thirty_received_fields_no_more_are_examined() -> None:
+    offsets = received_header.content_offsets(FROM_SMTP * 20000 + b"\r\n")
+    assert offsets == [len(FROM_SMTP) * number for number in range(1, 31)]

@@ -154,7 +154,7 @@ def test_a_bypass_that_only_a_journal_lacks_is_not_on() -> None:
 
 def test_outcomes_and_stamps_of_every_kind_are_there_from_the_first() -> None:
     assert len(values_of(make_snapshot(), "outcomes_total")) == 7
-    assert len(values_of(make_snapshot(), "stamps_total")) == 4
+    assert len(values_of(make_snapshot(), "stamps_total")) == 5
 
 
 @given(st.text(alphabet=st.characters(categories=("L", "P", "Z", "C", "S", "M"))))

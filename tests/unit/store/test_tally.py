@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from postfix_archive.message import stamp
 from postfix_archive.store import journal, record_reader, tally, tally_cache
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.outcome import Outcome
@@ -135,7 +136,7 @@ def test_it_counts_what_list_shows(tallied_store: TalliedStore) -> None:
     records = list(record_reader.records(str(tallied_store.store), LEGAL))
     assert tally.messages == len(records) == 4
     assert tally.received_bytes == sum(each.events[0]["size"] for each in records)
-    assert tally.stamps == {"absent": 4, "valid": 0, "altered": 0, "forged": 0}
+    assert tally.stamps == dict.fromkeys(stamp.VERDICTS, 0) | {"absent": 4}
     assert tally.last_archived == TIME
 
 
@@ -171,7 +172,8 @@ def test_supplements_mailed_copies_and_forged_stamps_are_counted(
     tallied_store.add_event("mailed", id=archive_id(0), capsule="c", queued_as="4Zx")
     tally = tallied_store.tally()
     assert (tally.supplements, tally.mailed, tally.messages) == (1, 1, 4)
-    assert tally.stamps == {"absent": 3, "valid": 1, "altered": 0, "forged": 1}
+    counts = {"absent": 3, "valid": 1, "forged": 1}
+    assert tally.stamps == dict.fromkeys(stamp.VERDICTS, 0) | counts
 
 
 def test_outcomes_are_counted_by_kind_and_waiting_ends_when_settled(
