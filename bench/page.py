@@ -84,7 +84,7 @@ MODES = (
 )
 
 
-MODES = Path(__file__).with_name("modes.md").read_text()
+MODES_TABLE = Path(__file__).with_name("modes.md").read_text()
 
 
 def write(out: Path) -> str:
@@ -115,7 +115,7 @@ def render(bench: Result, growth: Result) -> str:
     parts = (_chart, _modes, _rates, _ratios, _latency, _traced, _alone, _profile)
     sections = [targets.section(bench, growth), *(part(bench) for part in parts)]
     texts = ["\n".join(each) for each in (*sections, growth_section.section(growth))]
-    return "\n".join([head, MODES, *(f"{each}\n" for each in texts if each)])
+    return "\n".join([head, MODES_TABLE, *(f"{each}\n" for each in texts if each)])
 
 
 def picture(result: Result) -> str:

@@ -81,8 +81,10 @@ CustomLog {directory}/log combined
 LogFormat "%h %l %u %t \\"%r\\" %>s %O \\"%{{Referer}}i\\"" combined
 {server}
 """
-APACHE_MODULES = ("mpm_event", "authz_core", "socache_shmcb", "ssl", "headers")
-APACHE_MODULES += ("proxy", "proxy_http", "alias")
+APACHE_MODULES = (
+    *("mpm_event", "authz_core", "socache_shmcb", "ssl", "headers"),
+    *("proxy", "proxy_http", "alias"),
+)
 CERTIFICATE = (
     "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
 )
