@@ -351,16 +351,16 @@ def strike_out(host: Host, line: int = 2) -> None:
     journal_lines.strike_out(host.segment, line)
 
 
-def append_event(host: Host, **fields: str) -> None:
-    lines = host.lines()
-    event = host.events()[-1]
+def append_event(host: Host, journal_name: str = "journal", **fields: str) -> None:
+    lines = host.lines(journal_name)
+    event = host.events(journal_name)[-1]
     number = event["seq"] + 1
     line = journal_lines.make_line(
         {"seq": number, "time": event["time"], **fields},
         journal_lines.line_sha256(lines[-1]),
     )
-    host.write_lines([*lines, line])
-    host.write_last(line, number)
+    host.segment_of(journal_name).write_bytes(b"".join([*lines, line]))
+    host.write_last(line, number, journal_name)
 
 
 def _remove_record(host: Host, number: int, event: str, **fields: str) -> None:
@@ -399,6 +399,14 @@ def forge_request_and_erased(host: Host) -> None:
     _remove_record(host, 1, "erased", request=number, **TWO_PEOPLE)
 
 
+def forge_erasure_in_both_journals(host: Host) -> None:
+    archive_id = host.copies()[1].name.partition(".")[0]
+    forge_request_and_erased(host)
+    for step in ("erase request", "erase approve"):
+        entry = {"action": "erase", "query": "x", "reason": step, "ids": archive_id}
+        append_event(host, "access", event="access", user="root", **entry)
+
+
 def forge_purged(host: Host) -> None:
     _remove_record(host, 1, "purged", **PERIOD_OVER)
 
@@ -417,6 +425,12 @@ def release_hold(host: Host) -> None:
     """The hold is released, in the name of somebody, and its record removed."""
     append_event(host, event="hold-released", name="case", user="ann", reason="x")
     forge_retention_and_purged(host, 3)
+
+
+def release_hold_in_both_journals(host: Host) -> None:
+    release_hold(host)
+    entry = {"action": "hold", "query": "release case", "reason": "x"}
+    append_event(host, "access", event="access", user="root", **entry)
 
 
 def remove_hold_and_chain(host: Host) -> None:
@@ -812,10 +826,18 @@ MOVES = (
     Move("details struck out without an event", strike_out),
     Move("a record removed under a forged event `erased`", forge_erased),
     Move("the same, with a forged request of another", forge_request_and_erased),
+    Move(
+        "the same, and in the access journal too, both with their chains",
+        forge_erasure_in_both_journals,
+    ),
     Move("a record removed under a forged event `purged`", forge_purged),
     Move("the same, with a forged event `retention`", forge_retention_and_purged),
     Move("a held record removed under a forged event", purge_held),
     Move("the same, with a forged release and `retention`", release_hold),
+    Move(
+        "the same, and the release in the access journal too, with its chain",
+        release_hold_in_both_journals,
+    ),
     Move("a hold taken out, and the chain", remove_hold_and_chain),
     Move("a line removed", remove_line),
     Move("a line removed with its copy", remove_record),

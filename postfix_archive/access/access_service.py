@@ -48,7 +48,8 @@ from postfix_archive.system import files, privileges
 REQUEST_LIMIT = 16 << 20  # bytes: 250,000 ids
 ANSWER_LIMIT = 1 << 20  # bytes: an invalid query comes back
 TIME_LIMIT = 30.0  # seconds for a request and its answer
-# The service waits 60 s for each lock, and for the index service.
+# The service waits 60 s for each lock, and for the index service, which seldom takes
+# longer than this.
 DECISION_TIME_LIMIT = 300.0
 # For the first bytes of a copy, which the service has read whole then. A proxy gives
 # the page about as long.

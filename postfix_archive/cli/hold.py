@@ -23,7 +23,7 @@ from postfix_archive.cli.options import (
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import IndexFailed, IndexMissing, QueryInvalid
 from postfix_archive.message.printable import safe_text
-from postfix_archive.retention import holds
+from postfix_archive.retention import decisions, holds
 from postfix_archive.retention.holds import Hold
 from postfix_archive.search.search import Search
 from postfix_archive.store import record_reader
@@ -126,6 +126,12 @@ def show(settings: Settings, name: str, as_json: bool, reason: str) -> None:
 def release(settings: Settings, name: str, reason: str) -> None:
     """Release a hold: what it covers is removed when its time comes."""
     _require_reason(reason)
+    store = settings.archive_store_directory
+    decisions.require_writer(store, f"hold release {name}")
+    one = holds.find(settings, name, must_be_open=True)
+    # Before: verify asks the access journal who has released it.
+    access = recorder(settings, "hold", reason, f"release {name}")
+    access.searched(sorted(one.journals))
     one = holds.release(settings, name, reason)
     click.echo(
         f"The hold {name}, set {one.time} by {safe_text(str(one.user))}, is released."

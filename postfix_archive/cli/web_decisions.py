@@ -57,7 +57,10 @@ def _add_hold(settings: Settings, one: Decision, warn: Warn) -> str:
     return ""
 
 
-def _release_hold(settings: Settings, one: Decision, _: Warn) -> str:
+def _release_hold(settings: Settings, one: Decision, warn: Warn) -> str:
+    hold = holds.find(settings, one.name, must_be_open=True)
+    ids: dict[str, tuple[()]] = {archive: () for archive in sorted(hold.journals)}
+    _record(settings, one, "hold", ids, warn, query=f"release {one.name}")
     holds.release(settings, one.name, one.reason, one.user)
     return ""
 

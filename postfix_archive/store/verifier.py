@@ -12,6 +12,8 @@ For each archive it checks that
   a later line says why; its segments are of this archive, and none is missing;
 * no message was removed while a hold named its id, none erased but by two people, and
   none purged of which no earlier line says how long it is kept;
+* the access journal has who has requested and approved each erasure, and who has
+  released each hold;
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
 * no file is missing from the store or from the journal; of a copy that is in the object
@@ -59,6 +61,9 @@ MOVED = "moved"  # a copy is in the object storage alone, its header is here
 RETENTION = "retention"  # notes how long a record is kept; none is purged without
 HOLD_SET, HOLD_RELEASED = "hold-set", "hold-released"
 ERASE_REQUESTED, ERASE_WITHDRAWN = "erase-requested", "erase-withdrawn"
+ACCESSED = "access"  # event of the access journal
+# What an access journal has of a decision before the journal has it.
+ERASE_REQUEST, ERASE_APPROVE, RELEASE = "erase request", "erase approve", "release"
 NO_UID = "-1"  # of a user of the web page without an account at the host
 SEALS, SEALED = "seals", "sealed"  # directory in the store; event
 SEAL_NAME = re.compile(r"(\d{6,18})-\d{8}T\d{6}Z\.json", re.ASCII)
@@ -155,8 +160,9 @@ class Verification:
     ``holds`` maps the name of an open hold to the ids in it (what a query finds is not
     known here), ``requests`` the id of a record to the number of the line that requests
     its erasure, and who requests it, where that is not struck out. ``noted`` has the
-    ids of records of which a line says how long they are kept. ``ends`` maps the name
-    of a segment to the position behind its last complete line that was read,
+    ids of records of which a line says how long they are kept. ``decisions`` maps a
+    kind of decision and what it is about to the lines that have it. ``ends`` maps the
+    name of a segment to the position behind its last complete line that was read,
     ``removed_meanwhile`` has the ids of records that were removed after that,
     ``moved_meanwhile`` the SHA-256 of what was left of copies that were moved.
     """
@@ -180,6 +186,7 @@ class Verification:
     holds: dict[str, set[str]] = field(default_factory=dict)
     requests: dict[str, tuple[int, str]] = field(default_factory=dict)
     noted: set[str] = field(default_factory=set)
+    decisions: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     journal: str = ""  # path
     ends: dict[str, int] = field(default_factory=dict)
     removed_meanwhile: set[str] = field(default_factory=set)
@@ -206,6 +213,10 @@ class Verification:
     def add_note(self, location: str, problem: str) -> None:
         """Add a note."""
         self.findings.append(Finding(location, problem, True))
+
+    def add_decision(self, kind: str, name: str, location: str) -> None:
+        """Add a line with a decision."""
+        self.decisions.setdefault((kind, name), []).append(location)
 
     @property
     def error_count(self) -> int:
@@ -244,6 +255,7 @@ def verify_archive(
     result.findings += access.findings
     result.sealed |= access.sealed
     result.access_line_count = access.line_count
+    _check_decisions(result, access)
     for name in sorted(set(result.files) - set(listed_files)):
         try:
             listed_files[name] = os.lstat(f"{directory}/{name}")
@@ -268,6 +280,18 @@ def verify_archive(
             _report_unnamed(result, directory, name, file_stat)
         progress(done, len(listed_files))
     return result
+
+
+def _check_decisions(result: Verification, access: Verification) -> None:
+    """Report decisions in the journal that the access journal does not have.
+
+    It was read later, and has them first.
+    """
+    for (kind, name), locations in result.decisions.items():
+        count = len(access.decisions.get((kind, name), ()))
+        for location in locations[count:]:
+            text = f"{kind} {name}: the access journal does not have who has done that"
+            result.add_error(location, text)
 
 
 def verify_access(directory: str) -> Verification:
@@ -602,6 +626,9 @@ def _add_event(
     fields = _parse_details(details) if event["event"] in READ_EVENTS else {}
     if event["event"] == SEALED:
         result.seal_events[str(fields.get("seal"))] = str(fields.get("seal_sha256"))
+    if event["event"] == ACCESSED:
+        _add_access(result, location, details)
+        return
     if event["event"] in REMOVAL_EVENTS:
         _check_removal(result, location, event, fields)
         _remove(result, location, record_id)
@@ -638,6 +665,21 @@ def _add_event(
         )
 
 
+def _add_access(result: Verification, location: str, details: bytes) -> None:
+    """Note what a line of an access journal has of a decision."""
+    if b'"erase"' not in details and b'"hold"' not in details:
+        return  # most: parsing takes long
+    fields = _parse_details(details)
+    keys = ("action", "query", "reason", "ids")
+    action, query, reason, ids = (str(fields.get(each, "")) for each in keys)
+    decisions = [(reason, each) for each in ids.split() if action == "erase"]
+    kind, _, name = query.partition(" ")
+    if (action, kind) == ("hold", RELEASE):
+        decisions.append((kind, name))
+    for each in decisions:
+        result.add_decision(*each, location)
+
+
 def _move(
     result: Verification, location: str, record_id: str, fields: dict[str, Any]
 ) -> None:
@@ -663,9 +705,11 @@ def _add_decision(
     if event["event"] == HOLD_SET:
         result.holds[name] = {*str(fields.get("ids", "")).split()}
     elif event["event"] == HOLD_RELEASED:
+        result.add_decision(RELEASE, name, location)
         if result.holds.pop(name, None) is None:
             result.add_error(location, f"releases the hold {name}, which is not set")
     elif event["event"] == ERASE_REQUESTED:
+        result.add_decision(ERASE_REQUEST, record_id, location)
         uid = str(fields.get("person_uid", ""))
         result.requests[record_id] = result.last_number, uid
     elif event["event"] == ERASE_WITHDRAWN:
@@ -692,6 +736,7 @@ def _check_removal(
             result.add_error(location, problem)
         result.noted.discard(record_id)
         return
+    result.add_decision(ERASE_APPROVE, record_id, location)
     keys = ("requested_by", "requested_uid", "approved_by", "approved_uid")
     requester, requester_uid, approver, approver_uid = map(fields.get, keys)
     if not all((requester, requester_uid, approver, approver_uid)):

@@ -16,7 +16,7 @@ import pytest
 from smtp_peer import Peer
 
 from postfix_archive import errors
-from postfix_archive.access import access_recorder, access_service, decision
+from postfix_archive.access import access_recorder, access_service, decision, person
 from postfix_archive.access.access_entry import Entry, User
 from postfix_archive.access.access_recorder import AccessRecorder
 from postfix_archive.access.access_service import AccessService
@@ -133,7 +133,10 @@ def test_a_hold_has_the_name_of_who_set_it_on_the_page(page: Page) -> None:
     assert (hold.user.uid, str(hold.user)) == (os.getuid(), "anna on the web page")
     assert hold.released_by == "bert on the web page"
     assert hold.release_reason == "settled"
-    assert page.entries() == [("anna", "hold", "suit", [])]
+    assert page.entries() == [
+        ("anna", "hold", "suit", []),
+        ("bert", "hold", "settled", []),
+    ]
     assert "by anna on the web page" in page.run("hold", "list", "--all").output
     shown = json.loads(page.run("hold", "show", "smith", "--json").output)
     assert shown["web_user"] == "anna"
@@ -211,13 +214,16 @@ def test_one_person_cannot_do_both(
     assert page.copy_path(page.contract).exists()
 
 
-def test_somebody_at_the_host_approves_what_the_page_has_requested(page: Page) -> None:
+def test_somebody_at_the_host_approves_what_the_page_has_requested(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page.set(archive_web_decisions="erase-request")
     request(page, "anna")
     with pytest.raises(DecisionRefused, match="does not have erase-approve"):
         approve(page, "bert")
-    one = erasure.find(page.settings, page.contract)
-    erasure.approve(page.settings, one, Person("bert", 1002), pytest.fail)
+    bert = Person("bert", 1002)
+    monkeypatch.setattr(person, "current", lambda _: bert)
+    page.run("erase", "approve", page.contract, "--yes")
     assert page.problems() == []
     assert not page.copy_path(page.contract).exists()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.access import access_journal, person
+from postfix_archive.access import access_entry, access_journal, person
 from postfix_archive.access.access_entry import Entry, User
 from postfix_archive.access.person import Person
 from postfix_archive.errors import (
@@ -70,12 +70,26 @@ def kinds(store: SampleStore, archive: str = LEGAL) -> list[str]:
 
 def request(store: SampleStore, archive_id: str, who: Person = ANNA) -> None:
     place = look_up.find(store.settings, archive_id)
+    record_access(store, place.archive_id, "erase request")
     erasure.request(store.settings, place, REASON, who, pytest.fail)
 
 
 def approve(store: SampleStore, archive_id: str, who: Person = BERT) -> None:
     one = erasure.find(store.settings, archive_id)
+    record_access(store, one.archive_id, "erase approve")
     erasure.approve(store.settings, one, who, pytest.fail)
+
+
+def record_access(store: SampleStore, archive_id: str, step: str) -> None:
+    """Do what the command does before."""
+    entry = Entry(access_entry.current_user(), "erase", archive_id, step, ())
+    access_journal.append(str(store.path), {LEGAL: [archive_id]}, entry)
+
+
+def record_release(store: SampleStore, name: str) -> None:
+    """The same for hold release."""
+    entry = Entry(access_entry.current_user(), "hold", f"release {name}", "x", ())
+    access_journal.append(str(store.path), {LEGAL: []}, entry)
 
 
 def problems(store: SampleStore) -> list[str]:
@@ -455,6 +469,38 @@ def test_verify_finds_an_erasure_that_two_people_did_not_decide(
         number = len(journal_lines.events(store.path / LEGAL)) + 1  # with "segment"
         fields = {"id": contract, "request": str(number), **details}
         journal_file.append(journal.ERASED, time, **fields)
+    record_access(store, contract, "erase request")
+    record_access(store, contract, "erase approve")
+    record_release(store, "smith")
     found_errors = [each for each in problems(store) if each.startswith("ERROR")]
     assert len(found_errors) == 1, found_errors
     assert problem in found_errors[0]
+
+
+def test_verify_finds_decisions_that_the_access_journal_does_not_have(
+    store: SampleStore,
+) -> None:
+    """Each one of its own: earlier ones of the same message and hold are recorded."""
+    contract, lunch = ids(store)
+    request(store, contract)
+    assert problems(store) == []
+    time = "2026-11-30T00:00:00Z"
+    hold = {"name": "smith", "set": time, "reason": "suit", "ids": lunch}
+    release = {"name": "smith", "set": time, "reason": "settled"}
+    number = str(erasure.find(store.settings, contract).number)
+    with journal.Journal(str(store.path / LEGAL)) as journal_file:
+        for _ in range(2):
+            journal_file.append(journal.HOLD_SET, time, **hold)
+            journal_file.append(journal.HOLD_RELEASED, time, **release)
+    record_release(store, "smith")
+    [error] = problems(store)
+    assert "release smith: the access journal does not have who" in error
+    with journal.Journal(str(store.path / LEGAL)) as journal_file:
+        fields = {"id": contract, "request": number, **TWO}
+        journal_file.append(journal.ERASED, time, **fields)
+    errors = [each for each in problems(store) if each.startswith("ERROR")]
+    assert f"erase approve {contract}: the access journal" in errors[-1]
+    assert len(errors) == 2
+    record_access(store, lunch, "erase approve")
+    record_release(store, "jones")
+    assert len([e for e in problems(store) if e.startswith("ERROR")]) == 2

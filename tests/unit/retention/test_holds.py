@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from postfix_archive.access import access_entry, access_journal
+from postfix_archive.access.access_entry import Entry
 from postfix_archive.errors import (
     HoldRefused,
     IndexDamaged,
@@ -320,6 +322,8 @@ def add_hold(store: SampleStore, what: Mapping[str, Any]) -> None:
 
 
 def release_hold(store: SampleStore, _: object) -> None:
+    entry = Entry(access_entry.current_user(), "hold", "release x", "settled", ())
+    access_journal.append(str(store.path), {LEGAL: [], HR: []}, entry)
     holds.release(store.settings, "x", "settled")
 
 

@@ -62,6 +62,10 @@ def remove(directory: Path, time: str, event: str, record_id: str) -> None:
             "approved_by": "bert",
             "approved_uid": "1002",
         }
+        for step in ("erase request", "erase approve"):
+            entry = {"action": "erase", "reason": step, "ids": record_id}
+            with journal.Journal(str(directory), name="access") as access:
+                access.append("access", time, **entry)
     append(directory, time, event, id=record_id, **fields)
 
 
