@@ -15,7 +15,7 @@ import zxingcpp
 from PIL import Image
 from playwright.sync_api import ElementHandle
 
-from postfix_archive.web import totp
+from postfix_archive.web.login import totp
 
 import oidc_provider
 import web_mails
