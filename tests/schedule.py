@@ -65,6 +65,7 @@ SECONDS = {
     "web/test_logins.py": 25,
     "web/test_keyboard.py": 20,
     "web/test_proxies.py": 20,
+    "web/test_large_mail.py": 40,
     "web/test_replay.py": 10,
     "intake/test_sender_view.py": 34,
     "intake/test_lmtp_raw.py": 33,

@@ -82,8 +82,8 @@ LogFormat "%h %l %u %t \\"%r\\" %>s %O \\"%{{Referer}}i\\"" combined
 {server}
 """
 APACHE_MODULES = (
-    *("mpm_event", "authz_core", "socache_shmcb", "ssl", "headers"),
-    *("proxy", "proxy_http", "alias"),
+    *("mpm_event", "authz_core", "socache_shmcb", "alias"),
+    *("ssl", "headers", "proxy", "proxy_http"),
 )
 CERTIFICATE = (
     "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
@@ -144,6 +144,12 @@ class WebHost:
         """What the processes have printed."""
         return (self.directory / "log").read_text(errors="replace")
 
+    def memory(self) -> tuple[int, int]:
+        """Return what the server of the page has in memory, and had at most, in kB."""
+        status = Path(f"/proc/{self._server.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return int(fields["VmRSS"].split()[0]), int(fields["VmHWM"].split()[0])
+
     def _command_line(self, *arguments: str) -> list[str]:
         command = [sys.executable, "-m", "postfix_archive", "-c", str(self.directory)]
         return [*command, *arguments]
@@ -173,7 +179,7 @@ class WebHost:
         (self.directory / "web" / "web.db").write_bytes(web_site.users_database())
         self._change_owner(self.directory / "web", WEB_USER)
         self._run("access-service", ready=str(self.directory / "run" / "access"))
-        self._run("web", ready=("127.0.0.1", self.port))
+        self._server = self._run("web", ready=("127.0.0.1", self.port))
         self._make_certificate()
         if self._proxy == "nginx":
             self._run_nginx(values)
@@ -185,8 +191,10 @@ class WebHost:
         for path in [directory, *directory.rglob("*")]:
             os.chown(path, account.pw_uid, account.pw_gid)
 
-    def _run(self, command: str, ready: str | tuple[str, int]) -> None:
-        self._spawn(self._command_line(command), ready)
+    def _run(
+        self, command: str, ready: str | tuple[str, int]
+    ) -> subprocess.Popen[bytes]:
+        return self._spawn(self._command_line(command), ready)
 
     def _make_certificate(self) -> None:
         subprocess.run(
@@ -242,8 +250,10 @@ class WebHost:
             assert count == 1, pattern
         return text
 
-    def _spawn(self, command: list[str], address: str | tuple[str, int]) -> None:
-        """Start a process, and wait until it listens."""
+    def _spawn(
+        self, command: list[str], address: str | tuple[str, int]
+    ) -> subprocess.Popen[bytes]:
+        """Start a process, wait until it listens, and return it."""
         with open(self.directory / "log", "ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         self._processes.append(process)
@@ -252,6 +262,6 @@ class WebHost:
         while True:
             with socket.socket(family) as client:
                 if not client.connect_ex(address):
-                    return
+                    return process
             assert process.poll() is None and time.monotonic() < deadline, self.log
             time.sleep(0.05)

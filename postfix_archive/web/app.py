@@ -7,6 +7,7 @@ of errors. Pages get mail from visible.archives alone.
 
 from __future__ import annotations
 
+import copy
 import importlib
 
 from flask import Flask, Response, g, redirect, render_template, request, url_for
@@ -75,6 +76,9 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
         PREFERRED_URL_SCHEME="https" if web.is_https else "http",
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    settings = copy.copy(settings)
+    # That of archive.cf may be for the archive's user alone.
+    settings.archive_spool_directory = web.web_directory
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
     kept_form.install_before_tokens(app)

@@ -66,10 +66,6 @@ class _Child:
 
     def _export(self) -> None:
         order = self._job.order
-        total = len(order.ids) or self._view.recorded_count(
-            order.query, archives=order.archives
-        )
-        self._job = dataclasses.replace(self._job, total=total)
         is_whole = self._view.is_whole(order.all_archives)
         options = run.Options(
             Selection(ids=order.ids, query=order.query),
@@ -100,12 +96,18 @@ class _Child:
     def _progress(self, records: Iterator[Record]) -> Iterator[Record]:
         size = 0
         for record in records:
+            if not self._job.total:  # counted only now, when the export is recorded
+                self._job = dataclasses.replace(self._job, total=self._total())
             size += sum(each.get("size", 0) for each in record.events)
             self._require_space(size)
             yield record
             self._job = dataclasses.replace(self._job, done=self._job.done + 1)
             if time.monotonic() - self._saved > SAVE_INTERVAL:
                 self._save(RUNNING)
+
+    def _total(self) -> int:
+        order = self._job.order
+        return len(order.ids) or self._view.count(order.query, archives=order.archives)
 
     def _require_space(self, size: int) -> None:
         limit = self._site.web.web_export_limit

@@ -58,8 +58,7 @@ def add() -> Response | tuple[str, int]:
             )
     except UserInvalid as error:
         return _page(str(error)), 400
-    session[ONE_TIME] = {"name": user.name, "password": password}
-    return _changed(f"added {user.name}: {local_users.rights(user)}")
+    return _show_once(user.name, password, f"added {user.name}: {local_users.rights(user)}")
 
 
 @blueprint.get("/users/edit")
@@ -103,8 +102,7 @@ def reset_password() -> Response:
             changed_by=site.user().name,
             must_change_password=True,
         )
-    session[ONE_TIME] = {"name": name, "password": password}
-    return _changed(f"reset the password of {name}")
+    return _show_once(name, password, f"reset the password of {name}")
 
 
 @blueprint.post("/users/state")
@@ -116,6 +114,11 @@ def set_state() -> Response:
     with site.database_() as db:
         local_users.set_disabled(db, name, is_disabled, changed_by=site.user().name)
     return _changed(f"{'disabled' if is_disabled else 'enabled'} {name}")
+
+
+def _show_once(name: str, password: str, text: str) -> Response:
+    session[ONE_TIME] = {"name": name, "password": password}
+    return _changed(text)
 
 
 def _changed(text: str) -> Response:

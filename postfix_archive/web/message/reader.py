@@ -210,12 +210,14 @@ def reading(visible: VisibleMessage) -> Iterator[MessageReading]:
     lock = _large_message if visible.size > LARGE else contextlib.nullcontext()
     with lock:
         original = read_original(visible.original_chunks())
+        is_cut = len(original) > MESSAGE_LIMIT
         message = mime_entity.parse(original[:MESSAGE_LIMIT])
+        del original  # 32 MB of memory
         problems: list[str] = []
         parts = list(extraction_parts.parts(message, problems))
         result = MessageReading(message, parts, 0)
         result.problems += problems
-        if len(original) > MESSAGE_LIMIT:
+        if is_cut:
             result.problems.append(f"message: cut at {MESSAGE_LIMIT >> 20} MB")
         yield result
 

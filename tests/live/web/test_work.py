@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import web_host
-from sample_store import LEGAL
 from web_browser import Browser, Visit
 from web_host import WebHost
 
@@ -86,8 +85,10 @@ def test_from_hold_to_erasure(host: WebHost, browser: Browser) -> None:
 
     found = host.run_command("search", "--json", "subject:offer").stdout
     archive_id = found.partition('"id": "')[2].partition('"')[0]
-    path = f"/erasures/new/{LEGAL}/{archive_id}"
-    otto.go(path)
+    otto.go("/search?q=subject:offer")
+    otto.page.click("ol.hits a")
+    otto.page.click("text=Request erasure")
+    path = otto.page.url
     otto.page.fill("#reason", "Zoe asked")
     otto.page.click("main button")
     assert "is held by smith" in otto.page.inner_text("main")
@@ -105,6 +106,7 @@ def test_from_hold_to_erasure(host: WebHost, browser: Browser) -> None:
     olga.page.click("text=Erase the message for ever")
     assert "The message is erased" in olga.page.inner_text("main")
 
+    assert archive_id not in host.run_command("list", "--json").stdout
     verified = host.run_command("verify")
     assert verified.returncode == 0, verified.stdout
     olga.go("/access-log")
