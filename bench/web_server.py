@@ -6,12 +6,13 @@ service: what is read is recorded by this process, with the same fsync.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 
 from postfix_archive.config import archive_cf
-from postfix_archive.web import app, server, web_settings
+from postfix_archive.web import app, database, server, web_settings
 
 
 def main(etc: str, port: str) -> None:
@@ -22,7 +23,10 @@ def main(etc: str, port: str) -> None:
     os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
     os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
     listener = socket.create_server(("127.0.0.1", int(port)))
-    server.make_server(app.create_app(settings, web_settings.load(etc)), listener).run()
+    web = web_settings.load(etc)
+    made = server.make_server(app.create_app(settings, web), listener)
+    with contextlib.closing(database.connect(web.database_path)):
+        made.run()
 
 
 if __name__ == "__main__":

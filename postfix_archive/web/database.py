@@ -66,7 +66,7 @@ KEY_SIZE = 32  # bytes
 def open_database(path: str) -> Iterator[sqlite3.Connection]:
     """Open the database, made if there is none, and commit at the end."""
     try:
-        with contextlib.closing(_connect(path)) as db:
+        with contextlib.closing(connect(path)) as db:
             with db:
                 yield db
     except sqlite3.Error as error:
@@ -88,7 +88,12 @@ def secret_key(path: str) -> bytes:
     return found
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def connect(path: str) -> sqlite3.Connection:
+    """Return a connection; see open_database().
+
+    The server keeps one open that it does not use: closing the last connection removes
+    the files of the WAL, and opening the next one makes them again, for each request.
+    """
     umask = os.umask(0o077)
     try:
         db = sqlite3.connect(path, timeout=BUSY_TIME)

@@ -7,6 +7,7 @@ WebServerFailed and WebDatabaseFailed before it serves.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import signal
@@ -20,7 +21,7 @@ from flask import Flask
 from postfix_archive.access import access_service, reader_group
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import NotRoot, SettingInvalid, WebServerFailed
-from postfix_archive.web import web_settings
+from postfix_archive.web import database, web_settings
 
 THREADS = 8
 PROXY_ADDRESS = "127.0.0.1"
@@ -135,7 +136,8 @@ def serve(settings: Settings, config_directory: str, location: str = "") -> None
         server = make_server(app.create_app(settings, web), listener)
         signal.signal(signal.SIGTERM, _stop)
         print(f"listening on {location}", flush=True)
-        server.run()
+        with contextlib.closing(database.connect(web.database_path)):
+            server.run()
 
 
 def _stop(*_: object) -> None:
