@@ -20,6 +20,7 @@ from postfix_archive.message import address, dates, encoded_words, header
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store.outcome_summary import RecipientResult
 
+ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps() makes one a call
 HEADER_FIELDS = ("from", "to", "cc", "subject", "date")
 COLUMNS = (
     "archive seq id file sha256 size exported_sha256 removed_fields mih message_id"
@@ -143,7 +144,7 @@ def _decoded(value: bytes) -> str:
 
 def to_line(fields: Entry) -> bytes:
     """Return an entry as a line of manifest.jsonl."""
-    return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+    return ENCODER.encode(fields).encode("ascii") + b"\n"
 
 
 def read(file: Iterable[bytes]) -> Iterator[tuple[Entry, int]]:

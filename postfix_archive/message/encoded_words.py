@@ -75,6 +75,8 @@ def guess_utf8(raw: bytes) -> str:
 
 def decode(value: bytes, guess: Guess = guess_utf8) -> str:
     """Return an unfolded header value as text; guess decodes undeclared charsets."""
+    if b"=?" not in value:
+        return _decode_plain(value, guess)  # most values, in a tenth of the time
     texts = []
     end = 0
     for run in _runs(value):

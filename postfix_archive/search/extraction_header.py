@@ -69,11 +69,7 @@ def read(fields: Iterable[tuple[str, bytes]]) -> MessageContent:
 
 def text(value: bytes) -> str:
     """Return a field's value as text on one line, encoded words (RFC 2047) decoded."""
-    if value.isascii() and b"=?" not in value and b"\x1b" not in value:
-        decoded = value.decode("ascii")
-    else:
-        decoded = encoded_words.decode(value, charset.decode_undeclared)
-    return " ".join(decoded.split())
+    return " ".join(encoded_words.decode(value, charset.decode_undeclared).split())
 
 
 def _first_text(values: dict[str, list[bytes]], name: str) -> str:
