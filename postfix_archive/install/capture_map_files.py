@@ -8,6 +8,7 @@ root, before it becomes mail_owner, and starts anew if the file has changed.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Collection, Mapping
 
@@ -66,6 +67,10 @@ def restore(directory: str, contents: Mapping[str, bytes]) -> None:
 
 
 def remove(directory: str, kept: Collection[str] = ()) -> None:
-    """Remove our maps, except those with the names to keep."""
+    """Remove our maps, except those with the names to keep, and drafts of maps."""
     for name in read(directory).keys() - set(kept):
         os.unlink(f"{directory}/{name}")
+    with contextlib.suppress(FileNotFoundError):  # purged with the package
+        targets = {e[1:].rpartition(".")[0] for e in os.listdir(directory)}
+        for name in filter(capture_maps.is_map_name, targets):
+            files.remove_drafts(directory, math.inf, name)
