@@ -54,9 +54,18 @@ MODES_AND_CAPSULE = (
     *MODES,
     "capsule",
 )  # the pipe mode, with every copy in a queue file of its own
+NATIVE_MODES = ("native", "native-pipe")
+ALL_MODES = (*MODES_AND_CAPSULE, "native")
 WITHOUT_WRITE_THROUGH = {"archive_write_through_time_limit": "0"}
-LMTP_MASTER_CF = "40-archive-lmtp.cf"
-OTHER_MODE_MASTER_CF = {"pipe": LMTP_MASTER_CF, "lmtp": "10-archive-stamp.cf"}
+MODE_MASTER_CF = {
+    "pipe": "10-archive-stamp.cf",
+    "lmtp": "40-archive-lmtp.cf",
+    "native": "50-archive-capture.cf",
+    "native-pipe": "60-archive-capture-pipe.cf",
+}  # the file of master.cf.d that only this mode has
+CAPTURE_TABLE = "archive-capture"
+# Parameters of 00-main.cf that native mode has not.
+CONTENT_FILTER_PARAMETERS = ("content_filter", "receive_override_options")
 DEFAULT_PORTS = (10026, 10027, 10028, 10029, 10030)
 PORT_SETTINGS = (
     "archive_handback_address",
@@ -516,6 +525,7 @@ class PrivatePostfix:
         (self.directory / "sink.py").chmod(0o755)
         (self.etc / "main.cf").write_text("".join(self._main_lines()))
         master = self._with_workers(self._edit_master(self._master_text()))
+        master = self._with_capture_tables(master)
         (self.etc / "master.cf").write_text(master)
         if self._has_archive:
             self._build_archive()
@@ -528,6 +538,9 @@ class PrivatePostfix:
         key.touch(0o600)
         key.write_text(KEY)
         shutil.chown(key, USER, GROUP)
+        if self._is_native:
+            value = self._main.get("archive", self._archive)
+            self._write_capture_table(CAPTURE_TABLE, value or "on-request")
         self.set_archive_cf()
 
     def _main_lines(self) -> Iterator[str]:
@@ -545,10 +558,50 @@ class PrivatePostfix:
 
     def _archive_main(self) -> dict[str, str]:
         parameters = {**_archive_parameters(), "archive": self._archive}
-        if self._mode == "lmtp":
-            text = (ROOT / "master.cf.d" / LMTP_MASTER_CF).read_text()
-            parameters.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
+        text = (ROOT / "master.cf.d" / MODE_MASTER_CF[self._mode]).read_text()
+        parameters.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
+        if self._is_native:
+            for each in CONTENT_FILTER_PARAMETERS:
+                del parameters[each]
+            if not self._archive:  # as the installer does for lookup tables alone
+                [tables] = re.findall(
+                    r"{archive\?{(.*)}}}}$", parameters["recipient_bcc_maps"]
+                )
+                parameters["recipient_bcc_maps"] = tables
         return parameters
+
+    @property
+    def _is_native(self) -> bool:
+        return self._mode.startswith("native")
+
+    def _with_capture_tables(self, master: str) -> str:
+        """Give each service with -o archive=value the cleanup(8) service it needs."""
+        if not (self._has_archive and self._is_native):
+            return master
+        for value in dict.fromkeys(
+            re.findall(r"^[^#\n]*-o archive=(\S*)", master, re.M)
+        ):
+            name = f"archive-cleanup.{value or 'none'}"
+            # A comma would end the name of the table.
+            table_name = f"{CAPTURE_TABLE}.{value.replace(',', ':')}"
+            table = f"regexp:$config_directory/{table_name}" if value else ""
+            master = re.sub(
+                rf"^[^#\n]*-o archive={re.escape(value)}(?=\s)",
+                rf"\g<0> -o cleanup_service_name={name}",
+                master,
+                flags=re.M,
+            )
+            master += f"{name} unix n - n - 0 cleanup -o recipient_bcc_maps={table}\n"
+            if value:
+                self._write_capture_table(table_name, value)
+        return master
+
+    def _write_capture_table(self, name: str, archive: str) -> None:
+        from postfix_archive.message import keyring, request
+
+        path = self.etc / name
+        path.touch(0o600)
+        path.write_text(request.capture_table(archive, keyring.parse(KEY, path="KEY")))
 
     def _with_workers(self, master: str) -> str:
         """Give each archive that is asked for its spawn(8) service, as install does."""
@@ -577,8 +630,10 @@ class PrivatePostfix:
         )
         if not self._has_archive:
             return text + self._master
+        others = {"00-main.cf", *MODE_MASTER_CF.values()}
+        others.remove(MODE_MASTER_CF[self._mode])
         for path in sorted((ROOT / "master.cf.d").glob("*.cf")):
-            if path.name not in ("00-main.cf", OTHER_MODE_MASTER_CF[self._mode]):
+            if path.name not in others:
                 text += path.read_text()
         for default_port, free_port in zip(DEFAULT_PORTS, self.ports[1:]):
             text = text.replace(f"127.0.0.1:{default_port} ", f"127.0.0.1:{free_port} ")
@@ -704,7 +759,7 @@ def _build_program(directory: Path) -> None:
         directory / "postfix_archive",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    for launcher in ("archive-stamp", "archive", "archive-lmtp"):
+    for launcher in ("archive-stamp", "archive-capture", "archive", "archive-lmtp"):
         shutil.copy(
             ROOT / "postfix_archive" / "intake" / "launcher.py", directory / launcher
         )

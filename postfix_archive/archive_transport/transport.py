@@ -1,10 +1,11 @@
 """The archive transport: opens a capsule, stores the archive copy, mails it.
 
 Called by intake/pipe and intake/lmtp_worker, by archive_transport/fallback_import for
-capsules in the fallback directory, and by stamp_filter/write_through for messages that
-need no capsule. The store comes before the mail, so a mailed copy that bounces is not
-lost. If the store fails, the capsule goes into the fallback directory. Every other
-failure defers the capsule in Postfix's queue; a retry does the steps that are not done.
+capsules in the fallback directory, and by stamp_filter for messages that need no
+capsule (write_through, native_capture). The store comes before the mail, so a mailed
+copy that bounces is not lost. If the store fails, the capsule goes into the fallback
+directory. Every other failure defers the capsule in Postfix's queue; a retry does the
+steps that are not done.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from postfix_archive.system import spool
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postfix_archive.message.archive_copy import EnvelopeReport
-    from postfix_archive.message.envelope import Request
+    from postfix_archive.message.envelope import Envelope, Request
     from postfix_archive.outcomes.outcome_report import KnownOutcomes
 
 
@@ -49,7 +50,10 @@ def archive_capsule(job: ArchiveJob) -> str:
     """
     job.message = spool.unpack(job.message, job.settings.archive_spool_directory)
     if job.settings.archive_wait_for_outcome:
-        job.known_outcomes = _known_outcomes(job)
+        head = job.message.head(limit=capsule.FIELDS_LIMIT)
+        job.known_outcomes = known_outcomes(
+            job, capsule.unseal(head, job.keys).envelope
+        )
     try:
         return archive_message(job)
     except (StoreFailed, JournalFailed) as error:
@@ -81,14 +85,12 @@ def _fallback_line(job: ArchiveJob, reason: str) -> str:
     return log_fields.build(fields)
 
 
-def _known_outcomes(job: ArchiveJob) -> KnownOutcomes:
+def known_outcomes(job: ArchiveJob, envelope: Envelope) -> KnownOutcomes:
     """Return the outcomes of the message. Raises OutcomePending until all are known."""
     # Imported here: slow, and few archives wait for outcomes.
     from postfix_archive.outcomes import wait_for_outcome
 
-    head = job.message.head(limit=capsule.FIELDS_LIMIT)
-    sealed_envelope = capsule.unseal(head, job.keys).envelope
-    return wait_for_outcome.find_outcomes(job.settings, sealed_envelope, job.now)
+    return wait_for_outcome.find_outcomes(job.settings, envelope, job.now)
 
 
 def archive_message(job: ArchiveJob) -> str:
@@ -137,13 +139,14 @@ class ArchiveResult:
         self.alarms: list[str] = []
         self.mailed_as: list[str] = []
 
-    def log_line(self, archive_id: str) -> str:
+    def log_line(self, archive_id: str, *, forged_count: int = 0) -> str:
         """Return the line for Postfix's log."""
         actions = [each for each in self.ACTIONS if each in self.actions]
         return log_fields.build(
             {
                 "id": archive_id,
                 "alarm": ",".join(self.alarms),
+                "forged": str(forged_count or ""),
                 "result": "+".join(actions) or "none",
                 "mailed_as": ",".join(self.mailed_as),
             }

@@ -17,7 +17,7 @@ from _signal import SIG_IGN, SIGPIPE, alarm, signal
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArchiveError, ArgumentsInvalid
 from postfix_archive.intake import lmtp_session, pipe
-from postfix_archive.message import address, digest, received_header
+from postfix_archive.message import address, digest, received_header, request
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
 from postfix_archive.stamp_filter import transaction
@@ -278,6 +278,10 @@ def _message_handler(nexthop: bytes) -> Callable[[transaction.Transaction], str]
     """Return the function that handles a message; the same as in pipe mode."""
     if nexthop == CAPSULE_NEXTHOP:
         return pipe.archive_capsule
+    if nexthop == request.CAPTURE_NEXTHOP.encode():
+        from postfix_archive.stamp_filter import native_capture
+
+        return native_capture.archive_message
     from postfix_archive.stamp_filter import capture
 
     return capture.filter_message

@@ -15,6 +15,7 @@ LOCAL_CHARS = frozenset(
 DOMAIN_CHARS = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
 )
+QUOTED_CHARS = frozenset(b' ()<>[]:;@\\,"\x7f' + bytes(range(32)))  # RFC 5321 4.1.2
 CONTROL_CHARS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 LINE_END_CHARS = frozenset(b"\r\n")
 INVALID_DOMAIN_CHARS = frozenset(b'<>" \t')  # RFC 5321 4.1.2: never in a Domain
@@ -103,6 +104,17 @@ def unquote(address: bytes) -> bytes:
         unescaped.append(char)
         escaped = False
     return bytes(unescaped) + at + host
+
+
+def quote(address: bytes) -> bytes:
+    """Return the quoted form, if the local part needs quotes; inverse of unquote()."""
+    local, at, host = address.rpartition(b"@")
+    if not at:
+        local, host = host, b""
+    if _dots_are_inside(local) and not QUOTED_CHARS.intersection(local):
+        return address
+    escaped = local.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return b'"' + escaped + b'"' + at + host
 
 
 def as_text(address: bytes) -> str:

@@ -1,9 +1,15 @@
 """Requests ("archive this message to that address") as nexthops and recipients.
 
-Used by stamp_filter/capture_plan; tables uses make_recipient() for BCC actions. A
-request is the nexthop of the transport, or a recipient ``<mac>.<hex(addresses)>`` in a
-domain that cannot exist (RFC 2606) and which cannot be made without a site key. Raises
-RequestInvalid for what is not an archive address.
+Used by stamp_filter/capture_plan; tables uses make_recipient() for BCC actions, install
+capture_table(). Raises RequestInvalid for what is not an archive address. A request is
+
+* the nexthop of the transport, or
+* a recipient ``<mac>.<hex(addresses)>``, which a lookup table has added, or
+* in native mode, a capture recipient ``capture.<mac>.<hex(addresses)>.<recipient>``:
+  cleanup(8) adds one for each recipient of the message (recipient_bcc_maps).
+
+The recipients are in a domain that cannot exist (RFC 2606), and cannot be made without
+a site key.
 """
 
 from __future__ import annotations
@@ -23,7 +29,12 @@ DOMAIN_SUFFIX = f"@{DOMAIN.decode()}"
 ON_REQUEST = "on-request"  # the nexthop on hosts that archive only by tables
 CAPSULE_RECIPIENT = b"capsule@" + DOMAIN  # the recipient of every capsule
 PURPOSE = b"request"
+CAPTURE_PURPOSE = b"capture"
 MAC_BYTES = 16
+CAPTURE_NEXTHOP = "capture"  # of the transport that gets the capture recipients
+CAPTURE_PREFIX = b"capture."
+# The key of capture_table() for an address that is no key: one that is not UTF-8.
+NO_KEY = "@"
 
 
 def from_nexthop(nexthop: str) -> tuple[str, ...]:
@@ -67,29 +78,90 @@ def make_recipient(words: str, keys: Keyring) -> bytes:
     return b"%s.%s@%s" % (mac.hex().encode(), addresses.hex().encode(), DOMAIN)
 
 
+def capture_table(archive_value: str, keys: Keyring) -> str:
+    """Return the text of a regexp_table(5) that makes capture recipients.
+
+    archive_value is a value of ``archive`` in main.cf, or ``on-request``. The table is
+    a secret of this host, as the MAC in it is. The key is a recipient in its quoted
+    form (RFC 5321 4.1.2), and the whole of it becomes a part of a local part. Raises
+    RequestInvalid.
+    """
+    archives = ",".join(from_nexthop(archive_value)) or ON_REQUEST
+    mac = keys.current.mac(CAPTURE_PURPOSE, archives.encode())[:MAC_BYTES]
+    prefix = f"{CAPTURE_PREFIX.decode()}{mac.hex()}.{archives.encode().hex()}"
+    return (
+        f"/^{NO_KEY}$/ {prefix}{DOMAIN_SUFFIX}\n"
+        f"/^(.*)$/ {prefix}.$1{DOMAIN_SUFFIX}\n"
+    )
+
+
 def is_internal_recipient(recipient_address: bytes) -> bool:
     """Return whether a recipient is a request or a capsule, not a mail address."""
     return address.domain(recipient_address) == DOMAIN
 
 
-def split_recipients(
-    recipients: Iterable[Recipient], keys: Keyring
-) -> tuple[tuple[Recipient, ...], tuple[str, ...], int]:
-    """Return (recipients of the mail, requested archives, number of forged requests).
+class SplitRecipients:
+    """The recipients of a message, separated from its requests.
 
-    Forged requests have no effect; their number is for the log.
+    ``recipients`` are those to deliver to, ``captured`` those that capture recipients
+    stand for. ``table_archives`` are requested by lookup tables, ``capture_archives``
+    by capture recipients. ``forged_count`` is the number of requests that no site key
+    made; they have no effect. ``has_unmapped``: Postfix could not encode a recipient.
     """
-    mail_recipients = []
-    archives = []
-    forged_count = 0
-    for recipient in recipients:
-        if not is_internal_recipient(recipient.final):
-            mail_recipients.append(recipient)
-        else:  # CAPSULE_RECIPIENT too: with other recipients it is none
-            addresses = _verify(recipient.final, keys)
-            forged_count += not addresses
-            archives += addresses.split(",") if addresses else []
-    return tuple(mail_recipients), tuple(dict.fromkeys(archives)), forged_count
+
+    __slots__ = (
+        "capture_archives",
+        "captured",
+        "forged_count",
+        "has_capture",
+        "has_unmapped",
+        "recipients",
+        "table_archives",
+    )
+
+    def __init__(self, recipients: Iterable[Recipient], keys: Keyring) -> None:
+        self.recipients: list[Recipient] = []
+        self.captured: dict[bytes, None] = {}
+        self.table_archives: dict[str, None] = {}
+        self.capture_archives: dict[str, None] = {}
+        self.forged_count = 0
+        self.has_capture = self.has_unmapped = False
+        verified: dict[bytes, str] = {}
+        for recipient in recipients:
+            if not is_internal_recipient(recipient.final):
+                self.recipients.append(recipient)
+                continue
+            local = address.unquote(recipient.final).rpartition(b"@")[0]
+            if local[: len(CAPTURE_PREFIX)].lower() == CAPTURE_PREFIX:
+                self._add_capture(local[len(CAPTURE_PREFIX) :], keys, verified)
+            else:  # CAPSULE_RECIPIENT too: with other recipients it is none
+                self._add_request(local, keys)
+
+    def _add_request(self, local: bytes, keys: Keyring) -> None:
+        archives = _verify(local, PURPOSE, keys)
+        self.forged_count += not archives
+        self.table_archives.update(
+            dict.fromkeys(archives.split(",") if archives else ())
+        )
+
+    def _add_capture(
+        self, local: bytes, keys: Keyring, verified: dict[bytes, str]
+    ) -> None:
+        """Add a capture recipient, whose MAC is verified once for all recipients."""
+        mac, _, rest = local.partition(b".")
+        encoded_archives, dot, recipient = rest.partition(b".")
+        sealed = mac + b"." + encoded_archives
+        if sealed not in verified:
+            verified[sealed] = _verify(sealed, CAPTURE_PURPOSE, keys)
+        if not verified[sealed]:
+            self.forged_count += 1
+            return
+        self.has_capture = True
+        self.has_unmapped |= not dot
+        self.capture_archives.update(dict.fromkeys(from_nexthop(verified[sealed])))
+        # After postsuper -r, requests and capture recipients are recipients themselves.
+        if dot and not is_internal_recipient(recipient):
+            self.captured[recipient] = None
 
 
 def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
@@ -102,17 +174,15 @@ def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
     )
 
 
-def _verify(recipient_address: bytes, keys: Keyring) -> str:
-    """Return the archives (comma-separated) of a request recipient, empty if forged."""
-    mac_hex, _, addresses_hex = (
-        recipient_address.rpartition(b"@")[0].lower().partition(b".")
-    )
+def _verify(sealed: bytes, purpose: bytes, keys: Keyring) -> str:
+    """Return the archives (comma-separated) of ``<mac>.<hex>``, empty if forged."""
+    mac_hex, _, archives_hex = sealed.lower().partition(b".")
     try:
-        addresses = bytes.fromhex(addresses_hex.decode("ascii"))
+        archives = bytes.fromhex(archives_hex.decode("ascii"))
         mac = bytes.fromhex(mac_hex.decode("ascii"))
     except ValueError:
         return ""
     for key in keys.keys:
-        if digest.equal(key.mac(PURPOSE, addresses)[:MAC_BYTES], mac):
-            return addresses.decode("ascii")
+        if digest.equal(key.mac(purpose, archives)[:MAC_BYTES], mac):
+            return archives.decode("ascii")
     return ""

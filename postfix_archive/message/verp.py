@@ -8,6 +8,8 @@ is nowhere else in what a content filter gets.
 
 from __future__ import annotations
 
+from postfix_archive.message import address
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postfix_archive.message.envelope import Recipient
@@ -42,6 +44,18 @@ def decode(sender: bytes, recipients: tuple[Recipient, ...]) -> VerpSender:
         if verp_sender is not NONE:
             return verp_sender
     return NONE
+
+
+def true_sender(sender: bytes, recipients: tuple[Recipient, ...]) -> bytes:
+    """Return the sender before VERP, if the only recipient is one that this host made.
+
+    Nobody but Postfix can have made a sender of such a recipient.
+    """
+    if len(recipients) != 1:
+        return sender
+    recipient = address.unquote(recipients[0].final)
+    decoded = _decode_for(address.unquote(sender), recipient)
+    return sender if decoded is NONE else address.quote(decoded.sender)
 
 
 def _decode_for(sender: bytes, recipient: bytes) -> VerpSender:

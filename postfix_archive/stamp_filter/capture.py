@@ -43,7 +43,7 @@ def filter_message(transaction: Transaction) -> str:
     The sender may get that line in a DSN.
     """
     head = transaction.message.head()
-    delivery = _delivery_request(transaction)
+    delivery = capture_plan.delivery_request(transaction)
     user_id = archive_cf.mail_owner_uid
     scan = capture_plan.HeaderScan(
         head, delivery, transaction.settings, transaction.keys, user_id=user_id
@@ -93,22 +93,6 @@ def _log_line(
             "forged": str(delivery.forged_count or ""),
             "result": capture_result.result,
         }
-    )
-
-
-def _delivery_request(transaction: Transaction) -> DeliveryRequest:
-    return capture_plan.DeliveryRequest(
-        nexthop=transaction.macros[b"nexthop"].decode("utf-8", "replace"),
-        queue_id=transaction.macros[b"queue-id"],
-        sender=transaction.macros[b"sender"],
-        recipients=transaction.recipients,
-        client=transaction.client,
-        envid=transaction.macros[b"envid"],
-        keys=transaction.keys,
-        ret=transaction.ret,
-        smtputf8=transaction.smtputf8,
-        is_8bitmime=transaction.is_8bitmime,
-        is_local=transaction.is_local,
     )
 
 

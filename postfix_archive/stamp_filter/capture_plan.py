@@ -16,16 +16,17 @@ from postfix_archive.message import (
     stamp,
     verp,
 )
-from postfix_archive.message.envelope import Envelope, Request
+from postfix_archive.message.envelope import Envelope, Recipient, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postfix_archive.config.settings import Settings
-    from postfix_archive.message.envelope import Client, Recipient
+    from postfix_archive.message.envelope import Client
     from postfix_archive.message.keyring import Keyring
     from postfix_archive.message.smtp_data import ContentProperties
+    from postfix_archive.stamp_filter.transaction import Transaction
 
 # Protocols with EHLO or LHLO, as Postfix names them.
 ESMTP_PROTOCOLS = (b"ESMTP", b"UTF8SMTP", b"LMTP")
@@ -34,6 +35,7 @@ ESMTP_PROTOCOLS = (b"ESMTP", b"UTF8SMTP", b"LMTP")
 class DeliveryRequest:
     """A delivery request from Postfix, its recipients separated from archive requests.
 
+    ``recipients`` are those to reinject, ``captured`` those of capture recipients.
     ``request_sources`` maps each archive address to the source of its request. Only
     lmtp(8) sends ``ret``, ``smtputf8``, ``is_8bitmime`` (BODY=8BITMIME declared) and
     ``is_local`` (the client is local). The last two are None if unknown.
@@ -41,12 +43,13 @@ class DeliveryRequest:
 
     __slots__ = (
         "request_sources",
+        "captured",
         "client",
         "envid",
         "forged_count",
         "is_8bitmime",
+        "is_incomplete",
         "is_local",
-        "nexthop",
         "recipients",
         "queue_id",
         "ret",
@@ -69,7 +72,6 @@ class DeliveryRequest:
         is_8bitmime: bool | None = None,
         is_local: bool | None = None,
     ) -> None:
-        self.nexthop = nexthop
         self.queue_id = queue_id
         self.sender = sender
         self.client = client
@@ -78,18 +80,47 @@ class DeliveryRequest:
         self.smtputf8 = smtputf8
         self.is_8bitmime = is_8bitmime
         self.is_local = is_local
-        self.recipients, table_requests, self.forged_count = request.split_recipients(
-            recipients, keys
-        )
-        self.request_sources = dict.fromkeys(table_requests, "recipient")
-        self.request_sources.update(
-            dict.fromkeys(request.from_nexthop(nexthop), "nexthop")
-        )
+        split = request.SplitRecipients(recipients, keys)
+        self.recipients = tuple(split.recipients)
+        self.captured = tuple(map(Recipient, split.captured))
+        self.forged_count = split.forged_count
+        self.request_sources = dict.fromkeys(split.table_archives, "recipient")
+        archives = split.capture_archives
+        if nexthop != request.CAPTURE_NEXTHOP:
+            archives = dict.fromkeys((*archives, *request.from_nexthop(nexthop)))
+        self.request_sources.update(dict.fromkeys(archives, "nexthop"))
+        if not self.recipients:
+            self.sender = verp.true_sender(sender, recipients)
+        # The other recipients, if any, went past us: by a FILTER action, or because
+        # no capture recipients were added.
+        only_requests = not self.recipients and not split.has_capture
+        is_by_requests = nexthop in (request.ON_REQUEST, request.CAPTURE_NEXTHOP)
+        self.is_incomplete = split.has_unmapped or (is_by_requests and only_requests)
 
     @property
-    def is_incomplete(self) -> bool:
-        """True if a FILTER action routed the other recipients past the stamp filter."""
-        return self.nexthop == request.ON_REQUEST and not self.recipients
+    def envelope_recipients(self) -> tuple[Recipient, ...]:
+        """The recipients to record."""
+        known = {each.final for each in self.recipients}
+        return self.recipients + tuple(
+            each for each in self.captured if each.final not in known
+        )
+
+
+def delivery_request(transaction: Transaction) -> DeliveryRequest:
+    """Return the delivery request of a transaction. Raises RequestInvalid."""
+    return DeliveryRequest(
+        nexthop=transaction.macros[b"nexthop"].decode("utf-8", "replace"),
+        queue_id=transaction.macros[b"queue-id"],
+        sender=transaction.macros[b"sender"],
+        recipients=transaction.recipients,
+        client=transaction.client,
+        envid=transaction.macros[b"envid"],
+        keys=transaction.keys,
+        ret=transaction.ret,
+        smtputf8=transaction.smtputf8,
+        is_8bitmime=transaction.is_8bitmime,
+        is_local=transaction.is_local,
+    )
 
 
 class HeaderScan:
@@ -177,7 +208,7 @@ def make(
         queue_id=origin.queue_id,
         sender=delivery.sender,
         # Sorted: a retry may have them in another order, and must be the same capsule.
-        recipients=tuple(sorted(delivery.recipients, key=_recipient_key)),
+        recipients=tuple(sorted(delivery.envelope_recipients, key=_recipient_key)),
         requests=tuple(requests),
         client=delivery.client,
         arrival=origin.arrival,
@@ -203,12 +234,10 @@ def is_requeued_copy(
     It must be sent as it is: no bcc map and no content filter may see its content.
     """
     is_requeued = scan.origin.offset > 0
-    if not is_requeued or len(delivery.recipients) != 1:
+    if not is_requeued or len(delivery.envelope_recipients) != 1:
         return False
-    for recipient_address in (
-        delivery.recipients[0].final,
-        delivery.recipients[0].original,
-    ):
+    [recipient] = delivery.envelope_recipients
+    for recipient_address in (recipient.final, recipient.original):
         archive = recipient_address.decode("utf-8", "replace").lower()
         verdict = stamp.verify(scan.stamps, archive, digests, keys)
         if verdict.result == stamp.VALID:

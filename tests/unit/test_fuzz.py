@@ -238,10 +238,11 @@ def test_any_subject_can_be_shown_on_one_line(subject: bytes) -> None:
 def test_a_changed_request_requests_the_same_or_nothing(
     word: bytes,
 ) -> None:
-    recipients, archives, forged = request.split_recipients([Recipient(word)], KEYS)
+    parts = request.SplitRecipients([Recipient(word)], KEYS)
+    archives = tuple(parts.table_archives)
     assert archives in ((LEGAL, HR), ())
     assert (
-        len(recipients) + forged + bool(archives) == 1
+        len(parts.recipients) + parts.forged_count + bool(archives) == 1
         or word == request.CAPSULE_RECIPIENT
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.errors import RequestInvalid
-from postfix_archive.message import request
+from postfix_archive.message import address, request
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.message.keyring import Keyring
 
@@ -19,10 +21,9 @@ BOB = b"bob@example.com"
 def split(
     *addresses: bytes, keys: Keyring = KEYS
 ) -> tuple[list[bytes], tuple[str, ...], int]:
-    recipients, archives, forged = request.split_recipients(
-        map(Recipient, addresses), keys
-    )
-    return [each.final for each in recipients], archives, forged
+    parts = request.SplitRecipients(map(Recipient, addresses), keys)
+    archives = tuple(parts.table_archives)
+    return [each.final for each in parts.recipients], archives, parts.forged_count
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,126 @@ def test_the_capsule_address_is_a_forged_request_and_no_mail_recipient() -> None
 def test_a_request_for_no_plain_address_cannot_be_made() -> None:
     with pytest.raises(RequestInvalid):
         request.make_recipient("../x@example.com", KEYS)
+
+
+def captured_by(table: str, key: str) -> bytes:
+    """What cleanup(8) makes of a recipient, quoted as lmtp(8) and pipe(8) do it."""
+    for line in table.splitlines():
+        pattern, _, result = line.partition(" ")
+        if match := re.search(pattern.strip("/"), key):
+            expanded = result.replace("$1", match[1] if match.lastindex else "")
+            return address.quote(expanded.encode("utf-8", "surrogateescape"))
+    raise AssertionError(key)
+
+
+def split_capture(
+    *keys: str, value: str = LEGAL, made_with: Keyring = KEYS, keyring: Keyring = KEYS
+) -> request.SplitRecipients:
+    table = request.capture_table(value, made_with)
+    recipients = (Recipient(captured_by(table, each)) for each in keys)
+    return request.SplitRecipients(recipients, keyring)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "bob@example.com",
+        "BoB+Ext@Example.COM",
+        '"a b"@example.com',
+        '"a\\"b"@example.com',
+        '"a\\\\b"@example.com',
+        '"a@b"@example.com',
+        '""@example.com',
+        "x==y.z@example.com",
+        "b%c!d@example.com",
+        "bob@[192.0.2.1]",
+        "bob@[IPv6:2001:db8::1]",
+        "müller@exämple.com",
+        "nodomain",
+        "empty@",
+        "a" * 2048 + "@example.com",
+        "$1@example.com",
+    ],
+)
+def test_a_capture_recipient_carries_an_address_unchanged(key: str) -> None:
+    parts = split_capture(key)
+    assert list(parts.captured) == [key.encode()]
+    assert (list(parts.capture_archives), parts.forged_count) == ([LEGAL], 0)
+    assert not parts.recipients and not parts.has_unmapped
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\n\0")))
+def test_any_local_part_survives_as_a_capture_recipient(local: str) -> None:
+    key = address.quote(f"{local}@example.com".encode())
+    assert list(split_capture(key.decode()).captured) == [key]
+
+
+def test_capture_recipients_are_recipients_once_each_of_all_archives() -> None:
+    parts = split_capture(
+        "a@x.example", "b@y.example", "a@x.example", value="A@B.c,d@e.f"
+    )
+    assert list(parts.captured) == [b"a@x.example", b"b@y.example"]
+    assert list(parts.capture_archives) == ["a@b.c", "d@e.f"]
+
+
+def test_with_tables_alone_capture_recipients_request_nothing() -> None:
+    parts = split_capture("a@x.example", value=request.ON_REQUEST)
+    assert (list(parts.captured), list(parts.capture_archives)) == (
+        [b"a@x.example"],
+        [],
+    )
+    assert parts.has_capture and not parts.forged_count
+
+
+def test_a_recipient_that_is_no_key_is_known_to_be_missing() -> None:
+    parts = split_capture("@", "bob@x.example")
+    assert parts.has_unmapped and list(parts.capture_archives) == [LEGAL]
+    assert list(parts.captured) == [b"bob@x.example"]
+
+
+def test_a_capture_table_of_a_rotated_key_still_counts() -> None:
+    assert split_capture("a@x.example", keyring=ROTATED).captured
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        captured_by(request.capture_table(LEGAL, FOREIGN_KEYS), "bob@x.example"),
+        b"capture." + request.make_recipient(LEGAL, KEYS),  # a seal of another purpose
+        captured_by(request.capture_table(HR, KEYS), "bob@x.example").replace(
+            HR.encode().hex().encode(), LEGAL.encode().hex().encode()
+        ),
+        b"capture.@archive-request.invalid",
+        b'"capture...bob@x.example"@archive-request.invalid',
+    ],
+)
+def test_a_forged_capture_recipient_archives_nothing(forged: bytes) -> None:
+    parts = request.SplitRecipients([Recipient(forged)], KEYS)
+    assert parts.forged_count == 1 and not parts.has_capture
+    assert not parts.captured and not parts.capture_archives
+
+
+def test_a_seal_of_capture_recipients_requests_nothing_for_a_table() -> None:
+    sealed = captured_by(request.capture_table(LEGAL, KEYS), "@").partition(b".")[2]
+    assert split(sealed) == ([], (), 1)
+
+
+def test_after_a_requeue_capture_recipients_of_internal_ones_are_no_recipients() -> (
+    None
+):
+    table = request.capture_table(LEGAL, KEYS)
+    first = captured_by(table, "bob@x.example")
+    again = [
+        captured_by(table, first.decode()),
+        first,
+        captured_by(table, "al@y.example"),
+    ]
+    again.append(captured_by(table, request.make_recipient(HR, KEYS).decode()))
+    parts = request.SplitRecipients(map(Recipient, again), KEYS)
+    assert list(parts.captured) == [b"bob@x.example", b"al@y.example"]
+    assert not parts.forged_count and not parts.table_archives
+
+
+def test_a_capture_table_is_made_for_archives_only() -> None:
+    with pytest.raises(RequestInvalid):
+        request.capture_table("not an address", KEYS)

@@ -83,7 +83,9 @@ def test_one_line_requests_several_archives(action: bytes) -> None:
     native = compiled_body(b"bob@x.org " + action + b"\n")
     assert native == b"bob@x.org " + bcc_action(LEGAL, HR) + b"\n"
     carried = native.split()[-1]
-    assert request.split_recipients([Recipient(carried)], KEYS) == ((), (LEGAL, HR), 0)
+    parts = request.SplitRecipients([Recipient(carried)], KEYS)
+    assert list(parts.table_archives) == [LEGAL, HR]
+    assert not parts.recipients and not parts.forged_count
 
 
 def test_a_comment_after_the_addresses_becomes_a_line_of_its_own() -> None:

@@ -1,0 +1,70 @@
+"""Native mode (transport archive-capture): archives a message, reinjects nothing.
+
+Called by intake/pipe and intake/lmtp_worker. Postfix delivers the message to its
+recipients and, as the same queue file, to the capture recipients that cleanup(8) has
+added (message/request). So nobody's mail waits here, and the queue file stays until the
+message is in the archive: every failure defers the capture recipients alone.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.archive_transport import archive_job, transport
+from postfix_archive.config import archive_cf
+from postfix_archive.errors import ArgumentsInvalid
+from postfix_archive.message import capsule, envelope, log_fields
+from postfix_archive.stamp_filter import capture_plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.message.envelope import Envelope
+    from postfix_archive.stamp_filter.transaction import Transaction
+
+
+def archive_message(transaction: Transaction) -> str:
+    """Archive one message; return the line for Postfix's log. Durable on return.
+
+    Raises ArgumentsInvalid, and what archive_transport/transport raises.
+    """
+    delivery = capture_plan.delivery_request(transaction)
+    if delivery.recipients:
+        raise ArgumentsInvalid(
+            "archive-capture got a recipient that is no capture recipient, and delivers"
+            " to nobody; check transport_maps and FILTER actions"
+        )
+    settings, keys, message = (
+        transaction.settings,
+        transaction.keys,
+        transaction.message,
+    )
+    scan = capture_plan.HeaderScan(
+        message.head(), delivery, settings, keys, user_id=archive_cf.mail_owner_uid
+    )
+    digests = message.digests(scan.offsets)
+    if capture_plan.is_requeued_copy(delivery, scan, digests, keys):
+        return log_fields.build({"result": "none"})  # it is in the archive
+    plan = capture_plan.make(
+        delivery, scan, digests, message.size, settings, keys, now=transaction.now
+    )
+    result, archive_id = transport.ArchiveResult(), ""
+    if plan.envelope is not None:
+        archive_id = plan.envelope.archive_id
+        result = _archive(transaction, plan.envelope)
+    result.alarms[:0] = capture_plan.alarms(delivery)
+    return result.log_line(archive_id, forged_count=delivery.forged_count)
+
+
+def _archive(
+    transaction: Transaction, message_envelope: Envelope
+) -> transport.ArchiveResult:
+    job = archive_job.ArchiveJob(
+        transaction.message, transaction.settings, transaction.keys, transaction.now
+    )
+    if job.settings.archive_wait_for_outcome:
+        job.known_outcomes = transport.known_outcomes(job, message_envelope)
+    captured = archive_job.CapturedMessage(
+        job,
+        capsule.from_fields(envelope.serialise(message_envelope)),
+        message_envelope.sha256,
+        transaction.message.shape(),
+    )
+    return transport.archive_captured(captured)
