@@ -58,7 +58,7 @@ _last_parsed: tuple[bytes, list[Field]] = (b"", [])
 def _all_fields(head: bytes) -> list[Field]:
     """Return all header fields; several questions about a head parse it once."""
     global _last_parsed
-    if _last_parsed[0] is not head:
+    if _last_parsed[0] != head:
         _last_parsed = head, list(fields(head))
     return _last_parsed[1]
 
