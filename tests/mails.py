@@ -103,8 +103,10 @@ def original_of(postfix: PrivatePostfix, record: Record) -> bytes:
     return original
 
 
-def received_content(content: bytes) -> bytes:
+def received_content(content: bytes, *, is_reinjected: bool = True) -> bytes:
     """Return what was delivered as it was received, in canonical form."""
+    if not is_reinjected:
+        return content.replace(b"\n", b"\r\n")
     match = REINJECTION_HEADER.match(content)
     assert match, "no hand-back has put a Received: field on top"
     return content[match.end() :].replace(b"\n", b"\r\n")

@@ -50,16 +50,18 @@ RESERVED_PORTS: dict[int, int] = (
 PORT_RANGE = range(11000, 32000)
 MAX_TEST_WORKERS = 16  # processes of one run of tests, at most
 MODES = ("pipe", "lmtp")
-MODES_AND_NATIVE = (*MODES, "native")
 MODES_AND_CAPSULE = (
     *MODES,
     "capsule",
 )  # the pipe mode, with every copy in a queue file of its own
+NATIVE_MODES = ("native", "native-pipe")
+ALL_MODES = (*MODES_AND_CAPSULE, *NATIVE_MODES)
 WITHOUT_WRITE_THROUGH = {"archive_write_through_time_limit": "0"}
 MODE_MASTER_CF = {
     "pipe": "10-archive-stamp.cf",
     "lmtp": "40-archive-lmtp.cf",
     "native": "50-archive-capture.cf",
+    "native-pipe": "60-archive-capture-pipe.cf",
 }  # the file of master.cf.d that only this mode has
 CAPTURE_TABLE = "archive-capture"
 # Parameters of 00-main.cf that native mode has not.
@@ -565,6 +567,11 @@ class PrivatePostfix:
         if self._is_native:
             for each in CONTENT_FILTER_PARAMETERS:
                 del parameters[each]
+            if not self._archive:  # as the installer does for lookup tables alone
+                [tables] = re.findall(
+                    r"{archive\?{(.*)}}}}$", parameters["recipient_bcc_maps"]
+                )
+                parameters["recipient_bcc_maps"] = tables
         return parameters
 
     @property
@@ -579,7 +586,9 @@ class PrivatePostfix:
             re.findall(r"^[^#\n]*-o archive=(\S*)", master, re.M)
         ):
             name = f"archive-cleanup.{value or 'none'}"
-            table = f"regexp:$config_directory/{CAPTURE_TABLE}.{value}" if value else ""
+            # A comma would end the name of the table.
+            table_name = f"{CAPTURE_TABLE}.{value.replace(',', ':')}"
+            table = f"regexp:$config_directory/{table_name}" if value else ""
             master = re.sub(
                 rf"^[^#\n]*-o archive={re.escape(value)}(?=\s)",
                 rf"\g<0> -o cleanup_service_name={name}",
@@ -588,7 +597,7 @@ class PrivatePostfix:
             )
             master += f"{name} unix n - n - 0 cleanup -o recipient_bcc_maps={table}\n"
             if value:
-                self._write_capture_table(f"{CAPTURE_TABLE}.{value}", value)
+                self._write_capture_table(table_name, value)
         return master
 
     def _write_capture_table(self, name: str, archive: str) -> None:
@@ -754,7 +763,7 @@ def _build_program(directory: Path) -> None:
         directory / "postfix_archive",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    for launcher in ("archive-stamp", "archive", "archive-lmtp"):
+    for launcher in ("archive-stamp", "archive-capture", "archive", "archive-lmtp"):
         shutil.copy(
             ROOT / "postfix_archive" / "intake" / "launcher.py", directory / launcher
         )

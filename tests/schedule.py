@@ -13,7 +13,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from private_postfix import MODES_AND_CAPSULE
+from private_postfix import ALL_MODES
 
 LIVE = "tests/live/"
 ALONE = {
@@ -130,7 +130,7 @@ def group(nodeid: str) -> str:
     if path.removeprefix(LIVE) in ALONE:
         return nodeid
     parameters = test.partition("[")[2].rstrip("]").split("-")
-    return "-".join([path, *(way for way in MODES_AND_CAPSULE if way in parameters)])
+    return "-".join([path, *(way for way in ALL_MODES if way in parameters)])
 
 
 def seconds(nodeid: str) -> float:

@@ -2,7 +2,7 @@
 
 Used by install/main. Raises InstallRefused and InstallFailed.
 
-    <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   launchers
+    <prefix>/lib/postfix-archive/archive-stamp, …   launchers (LAUNCHERS)
     <prefix>/lib/postfix-archive/delivery-status-filter                 for Postfix
     <prefix>/lib/postfix-archive/current -> releases/<id>   replaced by rename(2)
     <prefix>/lib/postfix-archive/releases/<id>/             package, bundles, commands
@@ -30,7 +30,7 @@ from postfix_archive.postfix import reference
 from postfix_archive.postfix.archive_services import STATUS_FILTER
 from postfix_archive.system import files, python_version
 
-LAUNCHERS = ("archive-stamp", "archive", "archive-lmtp")
+LAUNCHERS = ("archive-stamp", "archive-capture", "archive", "archive-lmtp")
 COMPLETE_MARKER = "complete"
 PARTS_FILE = "parts"  # in a release: one name a line
 RELEASE_FILES = (

@@ -1,10 +1,11 @@
 #!/usr/bin/python3 -IS
 """Start a transport or an LMTP worker for pipe(8) or spawn(8), chosen by file name.
 
-Installed as archive-stamp, archive and archive-lmtp beside the symlink ``current``,
-which points to the release in use. The link is read once, so that a process never
-imports from two releases. The programs for pipe(8) start once a message and therefore
-load their modules from one file, an import bundle (system/import_bundle).
+Installed as archive-stamp, archive-capture, archive and archive-lmtp beside the symlink
+``current``, which points to the release in use. The link is read once, so that a
+process never imports from two releases. The programs for pipe(8) start once a message
+and therefore load their modules from one file, an import bundle
+(system/import_bundle).
 
 Imports are guarded as well: a broken or incomplete installation must defer mail, but a
 traceback exits with 1, on which pipe(8) bounces.
@@ -28,9 +29,11 @@ def start(path: str, arguments: "list[bytes]") -> int:
     load_bundle(release, name)
     from postfix_archive.intake import pipe
 
-    if name == "archive-stamp":
-        return pipe.main(pipe.filter_message, arguments)
-    return pipe.main(pipe.archive_capsule, arguments)
+    handlers = {
+        "archive-stamp": pipe.filter_message,
+        "archive-capture": pipe.archive_message,
+    }
+    return pipe.main(handlers.get(name, pipe.archive_capsule), arguments)
 
 
 def link_target(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Pipe mode: pipe(8) starts one process a message, for both transports.
+"""Pipe mode: pipe(8) starts one process a message, for all transports.
 
 Used by intake/launcher. Parses the arguments that pipe(8) makes of our master.cf
 entries, reads stdin to its end, prints one line and returns an exit code: 0 when the
@@ -40,16 +40,34 @@ def filter_message(transaction: Transaction) -> str:
 
     Raises MessageIncomplete if stdin ended before the message did.
     """
-    # Imported here: the archive transport needs neither.
-    from postfix_archive.intake import end_of_file
+    # Imported here: the archive transport does not need it.
     from postfix_archive.stamp_filter import capture
+
+    _require_complete(transaction)
+    return capture.filter_message(transaction)
+
+
+def archive_message(transaction: Transaction) -> str:
+    """Archive one message in native mode; return the line for Postfix's log.
+
+    Raises MessageIncomplete if stdin ended before the message did.
+    """
+    # Imported here: the archive transport does not need it.
+    from postfix_archive.stamp_filter import native_capture
+
+    _require_complete(transaction)
+    return native_capture.archive_message(transaction)
+
+
+def _require_complete(transaction: Transaction) -> None:
+    # Imported here: the archive transport does not need it.
+    from postfix_archive.intake import end_of_file
 
     end_of_file.require_complete(
         transaction.message,
         transaction.macros[b"size"],
         transaction.settings.config_directory,
     )
-    return capture.filter_message(transaction)
 
 
 def archive_capsule(transaction: Transaction) -> str:

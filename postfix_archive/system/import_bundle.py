@@ -34,6 +34,11 @@ PROGRAMS = {
         "stamp_filter.capture",
         "stamp_filter.write_through",
     ),
+    "archive-capture": (
+        "intake.pipe",
+        "intake.end_of_file",
+        "stamp_filter.native_capture",
+    ),
     "archive": ("intake.pipe",),
 }
 

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mails import mail, one_delivery, recipients_of, record_of
-from private_postfix import MODES_AND_CAPSULE, PrivatePostfix
+from private_postfix import ALL_MODES, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
+@pytest.fixture(scope="module", params=ALL_MODES)
 def mode(request: pytest.FixtureRequest) -> str:
-    """Both modes, and copies that go as capsules, one after the other."""
+    """All modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 
@@ -51,7 +51,7 @@ def test_five_thousand_recipients_over_forty_domains_make_one_record(
     ) == sorted(recipients)
 
 
-@pytest.mark.parametrize("mode", ["pipe"], indirect=True, scope="module")
+@pytest.mark.parametrize("mode", ["pipe", "native"], indirect=True, scope="module")
 def test_four_messages_to_nine_thousand_at_once_make_four_records(
     postfix: PrivatePostfix,
 ) -> None:
@@ -162,7 +162,7 @@ def test_the_real_client_is_in_the_report(postfix: PrivatePostfix) -> None:
 
 
 def test_the_first_queue_id_and_arrival_are_in_the_report(
-    postfix: PrivatePostfix,
+    postfix: PrivatePostfix, mode: str
 ) -> None:
     queue_id = postfix.send(mail("queueid"))
     postfix.wait_for_empty_queue()
@@ -170,7 +170,8 @@ def test_the_first_queue_id_and_arrival_are_in_the_report(
     assert envelope.queue_id.decode() == queue_id
     assert envelope.arrival is not None
     assert envelope.archive_id[:8].isdigit()
-    assert f"orig_queue_id={queue_id}" in postfix.log()
+    is_reinjected = f"orig_queue_id={queue_id}" in postfix.log()
+    assert is_reinjected == (mode != "native")
 
 
 def test_mail_from_sendmail_is_archived_as_well(postfix: PrivatePostfix) -> None:
@@ -178,7 +179,7 @@ def test_mail_from_sendmail_is_archived_as_well(postfix: PrivatePostfix) -> None
         mail("local"), sender="alice@example.org", to=["bob@example.net"]
     )
     assert process.returncode == 0
-    postfix.wait_for_log("archive-stamp.*id=")
+    postfix.wait_for_log("archive-(stamp|capture).*id=")
     postfix.wait_for_empty_queue()
     record = record_of(postfix, "local")
     assert recipients_of(record) == ["bob@example.net"]

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,11 @@ MESSAGES_DURING_FAULT = 3  # messages during a fault
 class FaultyStoreHost:
     """An instance whose store has a file system of its own, in a file."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, *, main: dict[str, str] | None = None) -> None:
         self.mode = mode
-        self.postfix = PrivatePostfix(mode=mode)
+        self.postfix = PrivatePostfix(
+            mode=mode, main=main, edit_master=lambda text: text.replace("=120s", "=2s")
+        )
         self.store = self.postfix.store
         self._image = self.postfix.directory / "disk"
         self._locks: list[int] = []
@@ -102,7 +105,8 @@ class FaultyStoreHost:
                 state = (path / "stat").read_text().rpartition(") ")[2][0]
             except OSError:
                 continue
-            if str(self.postfix.program_directory).encode() in command and state != "Z":
+            is_ours = f"{self.postfix.program_directory}/archive" in command.decode()
+            if is_ours and b"/python" in command.split(b"\0")[0] and state != "Z":
                 state_by_pid[int(path.name)] = state
         return state_by_pid
 
@@ -137,14 +141,20 @@ def _fill_blocks(descriptor: int) -> int:
 @pytest.fixture(params=MODES)
 def faulty_host(request: pytest.FixtureRequest) -> Iterator[FaultyStoreHost]:
     """An instance in each mode that has archived one message."""
-    host = FaultyStoreHost(request.param)
+    with running(FaultyStoreHost(request.param)) as host:
+        assert re.search(
+            "id=[0-9a-f-]+ as=[0-9A-Za-z]+ result=done", host.postfix.log()
+        )
+        yield host
+
+
+@contextmanager
+def running(host: FaultyStoreHost) -> Iterator[FaultyStoreHost]:
+    """Let the instance run that archives one message first; undo all faults."""
     try:
         with host.postfix:
             host.postfix.send(mail("before"))
             host.postfix.wait_for_empty_queue()
-            assert re.search(
-                "id=[0-9a-f-]+ as=[0-9A-Za-z]+ result=done", host.postfix.log()
-            )
             yield host
     finally:
         host.close()
@@ -297,3 +307,29 @@ def test_the_process_that_mail_waits_for_is_not_the_one_that_hangs(
     assert_all_once(
         faulty_host, ["before", "hung", *(f"meanwhile-{n}" for n in range(5))]
     )
+
+
+# What Postfix works on at a time: as many messages fill the queue when captures hang.
+SMALL_ACTIVE_QUEUE = {"qmgr_message_active_limit": "5"}
+
+
+@pytest.mark.parametrize("fault", ["full", "frozen"])
+def test_in_native_mode_captures_wait_in_the_queue_and_nothing_else_does(
+    fault: str,
+) -> None:
+    """Also when there are more than the active queue holds (lmtp_*_timeout=2s here)."""
+    with running(FaultyStoreHost("native", main=SMALL_ACTIVE_QUEUE)) as host:
+        postfix = host.postfix
+        repair = {**FAILING_FAULTS, **HANGING_FAULTS}[fault](host)
+        names = [f"{fault}-{number}" for number in range(15)]
+        for name in names:
+            postfix.send(mail(name))
+        for name in names:
+            assert_delivered(postfix, name)
+        assert len(postfix.mailq()) == len(names)
+        if fault in HANGING_FAULTS:
+            assert not any(records(postfix, each) for each in names)
+        repair()
+        postfix.flush()
+        postfix.wait_for_empty_queue()
+        assert_all_once(host, ["before", *names])

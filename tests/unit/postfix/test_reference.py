@@ -14,7 +14,7 @@ from postfix_archive.doctor import inspection
 from postfix_archive.errors import ReferenceMissing
 from postfix_archive.postfix import reference
 
-MODES = ("pipe", "lmtp", "native")
+MODES = ("pipe", "lmtp", "native", "native-pipe")
 
 
 @pytest.mark.parametrize("mode", MODES)

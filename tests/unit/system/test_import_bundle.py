@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from smtp_peer import Peer
 
+from postfix_archive.message import keyring, request
 from postfix_archive.system import import_bundle
 
 import private_postfix
@@ -29,6 +30,21 @@ STAMP_ARGUMENTS = (
     *("--size", "264"),
     *("--client-address", "192.0.2.7", "--client-protocol", "ESMTP"),
     *("--sender", "alice@example.org", "--", "bob@example.net", "bob@example.net"),
+)
+CAPTURE_RECIPIENT = (
+    request.capture_table(
+        "legal@example.com", keyring.parse(private_postfix.KEY, path="KEY")
+    )
+    .split()[-1]
+    .replace("$1", "bob@example.net")
+    .replace("capture.", '"capture.')
+    .replace("@archive-request", '"@archive-request')
+)
+CAPTURE_ARGUMENTS = (
+    *("--nexthop", request.CAPTURE_NEXTHOP, "--queue-id", "4Zx1Yk2Pp8z9Qw"),
+    *STAMP_ARGUMENTS[4 : STAMP_ARGUMENTS.index("--") + 1],
+    CAPTURE_RECIPIENT,
+    CAPTURE_RECIPIENT,
 )
 ARCHIVE_ARGUMENTS = ("--queue-id", "4Zx1Yk3AA1z9Qx")
 # Runs a launcher as the kernel does, and tells at its end which modules it has loaded.
@@ -73,6 +89,13 @@ EXPECTED_MODULES = {
         postfix.process_stat postfix.queue_file_size
         stamp_filter.capture stamp_filter.capture_plan stamp_filter.write_through
         system.child_process
+    """,
+    "archive-capture": f"""{BOTH_PROGRAM}
+        marshal
+        intake.end_of_file
+        message.request message.verp
+        postfix.process_stat postfix.queue_file_size
+        stamp_filter.capture_plan stamp_filter.native_capture
     """,
     "archive": BOTH_PROGRAM,
 }
@@ -124,7 +147,7 @@ class Host:
         return process.stderr.decode().split("\n")
 
     def run_all(self) -> dict[str, list[str]]:
-        """Run both transports, the second on the capsule of the first."""
+        """Run all transports, that for capsules on the capsule of the first."""
         loaded = {"archive-stamp": self.run("archive-stamp", *STAMP_ARGUMENTS)}
         with (self.directory / "archive.cf").open("a") as settings:
             settings.write("archive_write_through_time_limit = 0\n")
@@ -134,6 +157,11 @@ class Host:
         loaded["archive"] = self.run("archive", *ARCHIVE_ARGUMENTS, message=content)
         [copy] = self.peer.accepted_for("legal@example.com")
         assert b"Hello." in copy.content
+        other_message = MESSAGE.replace(b"4Zx1Yk2Pp7z9Qw", b"4Zx1Yk2Pp8z9Qw")
+        loaded["archive-capture"] = self.run(
+            "archive-capture", *CAPTURE_ARGUMENTS, message=other_message
+        )
+        assert len(self.peer.accepted_for("legal@example.com")) == 2
         return loaded
 
     def is_from_bundle(self) -> bool:
