@@ -201,20 +201,25 @@ write_through._archive_in_child = counted_archive
 arguments = [os.fsencode(each) for each in sys.argv[1:]]
 if program == "archive-lmtp":
     from postfix_archive.intake import lmtp_worker
-    from postfix_archive.stamp_filter import capture
+    from postfix_archive.stamp_filter import capture, native_capture
 
-    stamping = capture.filter_message
+    def counted_handler(handler):
+        """Return a handler that begins to count when a message is whole."""
 
-    def counted_filter(run):
-        """Begin to count when a message is whole."""
-        fault.begin(program, run.macros[b"queue-id"].decode())
-        return stamping(run)
+        def counted(run):
+            fault.begin(program, run.macros[b"queue-id"].decode())
+            return handler(run)
 
-    capture.filter_message = counted_filter
+        return counted
+
+    capture.filter_message = counted_handler(capture.filter_message)
+    native_capture.archive_message = counted_handler(native_capture.archive_message)
     sys.exit(lmtp_worker.main(arguments))
 fault.begin(program, sys.argv[sys.argv.index("--queue-id") + 1])
 if program == "archive-stamp":
     from postfix_archive.stamp_filter.capture import filter_message as process
+elif program == "archive-capture":
+    from postfix_archive.stamp_filter.native_capture import archive_message as process
 else:
     from postfix_archive.intake.pipe import archive_capsule as process
 code = pipe.main(process, arguments)

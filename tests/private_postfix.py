@@ -55,7 +55,7 @@ MODES_AND_CAPSULE = (
     "capsule",
 )  # the pipe mode, with every copy in a queue file of its own
 NATIVE_MODES = ("native", "native-pipe")
-ALL_MODES = (*MODES_AND_CAPSULE, *NATIVE_MODES)
+ALL_MODES = (*MODES_AND_CAPSULE, "native")
 WITHOUT_WRITE_THROUGH = {"archive_write_through_time_limit": "0"}
 MODE_MASTER_CF = {
     "pipe": "10-archive-stamp.cf",

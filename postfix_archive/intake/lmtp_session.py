@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Bytes of a command line. An address has at most line_length_limit bytes (2048,
-# postconf(5)), its quoted form twice that, its ORCPT in xtext three times that.
-COMMAND_LINE_LIMIT = 12288
+# postconf(5)), its quoted form twice that, its ORCPT in xtext three times that. A
+# capture recipient contains the quoted form, and is quoted and sent as ORCPT itself.
+COMMAND_LINE_LIMIT = 24576
 # What qmgr(8) reads of one message (qmgr_message_recipient_limit, postconf(5)).
 RECIPIENT_LIMIT = 20000
 # Bytes of all RCPT lines: even with every control character written as \xNN they stay

@@ -109,6 +109,8 @@ def unquote(address: bytes) -> bytes:
 def quote(address: bytes) -> bytes:
     """Return the quoted form, if the local part needs quotes; inverse of unquote()."""
     local, at, host = address.rpartition(b"@")
+    if not at:
+        local, host = host, b""
     if _dots_are_inside(local) and not QUOTED_CHARS.intersection(local):
         return address
     escaped = local.replace(b"\\", b"\\\\").replace(b'"', b'\\"')

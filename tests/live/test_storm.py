@@ -32,7 +32,9 @@ KILLED_PROGRAMS = (
     "cleanup",
     "qmgr",
     "pipe",
+    "lmtp",
     "archive-stamp",
+    "archive-lmtp",
     "archive",
     "python3",
 )
@@ -194,8 +196,10 @@ def assert_nothing_lost(storm: Storm) -> str:
     )
 
 
-def run_storm(count: int, seed: int) -> str:
-    with PrivatePostfix(main=MAIN, archive_cf={"archive_delivery": "store"}) as postfix:
+def run_storm(count: int, seed: int, *, mode: str = "pipe") -> str:
+    with PrivatePostfix(
+        main=MAIN, archive_cf={"archive_delivery": "store"}, mode=mode
+    ) as postfix:
         storm = Storm(postfix, count, seed)
         storm.send_and_kill()
         storm.wait_for_empty_queue()
@@ -203,8 +207,9 @@ def run_storm(count: int, seed: int) -> str:
         return assert_nothing_lost(storm)
 
 
-def test_a_small_storm_loses_nothing() -> None:
-    print(run_storm(200, seed=1))
+@pytest.mark.parametrize("mode", ["pipe", "native"])
+def test_a_small_storm_loses_nothing(mode: str) -> None:
+    print(run_storm(200, seed=1, mode=mode))
 
 
 @pytest.mark.slow

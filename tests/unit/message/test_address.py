@@ -146,6 +146,8 @@ def test_quotes_come_off_the_local_part_alone(quoted: bytes, plain: bytes) -> No
 
 @given(st.binary(max_size=30).filter(lambda local: b"@" not in local))
 def test_quoting_can_be_undone(local: bytes) -> None:
+    for plain in (local, local + b"@c.example"):
+        assert address.unquote(address.quote(plain)) == plain
     quoted = re.sub(rb'([\\"])', rb"\\\1", local)
     assert address.unquote(b'"' + quoted + b'"@c.example') == local + b"@c.example"
 

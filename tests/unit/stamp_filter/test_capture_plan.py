@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.message import capsule, request, stamp
+from postfix_archive.message.address import quote, unquote
 from postfix_archive.message.envelope import Client, serialise
 from postfix_archive.message.keyring import Keyring
 from postfix_archive.stamp_filter import capture_plan
@@ -434,3 +435,64 @@ def test_an_authenticated_client_is_local_where_configured() -> None:
     client = Client(address=b"192.0.2.7", sasl_username=b"ann")
     assert capture_plan.is_local_client(client, ("permit_sasl_authenticated",))
     assert not capture_plan.is_local_client(client, ("127.0.0.0/8",))
+
+
+def capture_recipient(address: bytes, archive: str = LEGAL) -> bytes:
+    """What cleanup(8) adds for a recipient, as lmtp(8) and pipe(8) quote it."""
+    capture = request.capture_table(archive, KEYS).split()[-1].encode()
+    return quote(capture.replace(b"$1", address))
+
+
+def test_in_native_mode_capture_recipients_are_the_envelope_and_the_request() -> None:
+    captured = (capture_recipient(BOB), capture_recipient(b"al@x.example"), HR_REQUEST)
+    delivery = delivery_request(*captured, nexthop=request.CAPTURE_NEXTHOP)
+    envelope = make_plan(delivery=delivery).envelope
+    assert envelope is not None and not envelope.is_incomplete
+    assert [each.final for each in envelope.recipients] == [b"al@x.example", BOB]
+    sources = {each.address: each.source for each in envelope.requests}
+    assert sources == {LEGAL: "nexthop", HR: "recipient"}
+    assert not delivery.recipients
+
+
+def test_a_native_capture_has_the_archive_id_of_a_filter_of_the_message() -> None:
+    native = delivery_request(capture_recipient(BOB), nexthop=request.CAPTURE_NEXTHOP)
+    envelope = make_plan(delivery=native).envelope
+    filtered = make_plan().envelope
+    assert envelope is not None and filtered is not None
+    assert envelope.archive_id == filtered.archive_id
+
+
+def test_native_capture_with_requests_alone_is_incomplete() -> None:
+    delivery = delivery_request(HR_REQUEST, nexthop=request.CAPTURE_NEXTHOP)
+    envelope = make_plan(delivery=delivery).envelope
+    assert envelope is not None and envelope.is_incomplete
+
+
+def test_native_mode_without_a_request_archives_nothing() -> None:
+    captured = capture_recipient(BOB, request.ON_REQUEST)
+    delivery = delivery_request(captured, nexthop=request.CAPTURE_NEXTHOP)
+    assert make_plan(delivery=delivery).envelope is None
+
+
+def test_a_stamp_filter_archives_capture_recipients_and_reinjects_to_none_of_them() -> (
+    None
+):
+    """Mail that native mode has left in the queue of a host with another mode."""
+    delivery = delivery_request(capture_recipient(BOB), nexthop=request.ON_REQUEST)
+    envelope = make_plan(delivery=delivery).envelope
+    assert envelope is not None and not delivery.recipients
+    assert [each.final for each in envelope.recipients] == [BOB]
+    assert [each.address for each in envelope.requests] == [LEGAL]
+    both = delivery_request(BOB, capture_recipient(BOB))
+    assert [each.final for each in both.envelope_recipients] == [BOB]
+    assert [each.final for each in both.recipients] == [BOB]
+
+
+@pytest.mark.parametrize("true_sender", [b"list@x.example", b'"the list"@x.example'])
+def test_xverp_in_native_mode_has_the_true_sender(true_sender: bytes) -> None:
+    captured = capture_recipient(b'"b o"@example.net')
+    local, _, domain = unquote(captured).rpartition(b"@")
+    sender_local, _, origin = unquote(true_sender).rpartition(b"@")
+    made = quote(sender_local + b"+" + local + b"=" + domain + b"@" + origin)
+    delivery = delivery_request(captured, nexthop=request.CAPTURE_NEXTHOP, sender=made)
+    assert delivery.sender == true_sender
