@@ -35,6 +35,7 @@ PROGRAMS = {
         "stamp_filter.write_through",
     ),
     "archive-capture": (
+        "archive_transport.recent_captures",
         "intake.pipe",
         "intake.end_of_file",
         "stamp_filter.native_capture",

@@ -24,8 +24,8 @@ TRACE = HOP + b"Delivered-To: bob@away.example\r\nX-Away: yes\r\n"
 class Host(PrivatePostfix):
     """An instance that sends mail to away.example to another server."""
 
-    def __init__(self) -> None:
-        super().__init__(mode="native", archive_cf={"archive_delivery": "store"})
+    def __init__(self, mode: str) -> None:
+        super().__init__(mode=mode, archive_cf={"archive_delivery": "store"})
         self.peer = Peer(lambda transaction, address: "250 2.0.0 taken")
         main_cf = (self.etc / "main.cf").read_text()
         [maps] = re.findall(r"^transport_maps = (.*)$", main_cf, re.M)
@@ -43,9 +43,9 @@ class Host(PrivatePostfix):
         self.wait_for_empty_queue()
 
 
-@pytest.fixture(scope="module")
-def postfix() -> Iterator[Host]:
-    host = Host()
+@pytest.fixture(scope="module", params=["native", "native-pipe"])
+def postfix(request: pytest.FixtureRequest) -> Iterator[Host]:
+    host = Host(request.param)
     with host.peer, host:
         yield host
 
