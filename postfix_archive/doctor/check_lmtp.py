@@ -120,8 +120,14 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
 
 
 def check_cohort_limit(host: Host) -> Iterator[Finding]:
-    """Report a failed-cohort limit: one dead worker would delay all mail."""
+    """Report a failed-cohort limit: one dead worker would delay all mail.
+
+    But in native mode, where no mail waits: there it keeps captures for a store that
+    hangs from filling the active queue.
+    """
     for service in lmtp_services(host):
+        if service.name == archive_services.CAPTURE_TRANSPORT:
+            continue
         parameter = f"{service.name}_{COHORT_LIMIT_SUFFIX}"
         if host.transport_limit(parameter, f"default_{COHORT_LIMIT_SUFFIX}"):
             yield Finding(

@@ -34,7 +34,7 @@ TRANSPORT_LIMITS = {
     ),
     archive_services.NATIVE: (
         ("destination_recipient_limit", "5000"),
-        ("destination_concurrency_failed_cohort_limit", "0"),
+        ("destination_concurrency_failed_cohort_limit", "1"),
     ),
 }
 
