@@ -120,8 +120,6 @@ def make_directory(path: str) -> None:
 
     Its mode is 0700, or 0750 in a directory that is shared: see shared_mode().
     """
-    if path in _durable_directories and is_directory(path):
-        return
     try:
         make_one_directory(path)
     except FileExistsError:
