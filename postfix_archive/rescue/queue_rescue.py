@@ -116,10 +116,10 @@ def move_capsules(
 ) -> list[str]:
     """Move capsules from the queue to the fallback directory; return their queue ids.
 
-    make_capsule makes those of native mode. Raises StoreFailed if that directory does not take one; this capsule and those after
-    it stay in the queue then. Those that expire soon stay on hold, where the next
-    rescue finds them: Postfix would delete them at the next failure. The others are
-    released.
+    make_capsule makes those of native mode. Raises StoreFailed if that directory does
+    not take one; this capsule and those after it stay in the queue then. Those that
+    expire soon stay on hold, where the next rescue finds them: Postfix would delete
+    them at the next failure. The others are released.
     """
     ids = (each.queue_id for each in capsules)
     mail_queue.change(directory, mail_queue.HOLD, ids)

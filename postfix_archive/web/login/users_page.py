@@ -58,7 +58,9 @@ def add() -> Response | tuple[str, int]:
             )
     except UserInvalid as error:
         return _page(str(error)), 400
-    return _show_once(user.name, password, f"added {user.name}: {local_users.rights(user)}")
+    return _show_once(
+        user.name, password, f"added {user.name}: {local_users.rights(user)}"
+    )
 
 
 @blueprint.get("/users/edit")

@@ -16,7 +16,7 @@ from postfix_archive.postfix import reference
 
 ROOT = Path(__file__).resolve().parents[3]
 # The extras of each file of make install; "" is what it always takes.
-EXTRAS = {"": ["search", "procedure"], **{e: [e] for e in program.available_parts()}}
+EXTRAS = {"": ["search", "procedure", "speed"], **{e: [e] for e in program.available_parts()}}
 DEVELOPMENT = {"test", "check", "release"}
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -30,7 +30,7 @@ def file_of(part: str) -> Path:
 def pinned(part: str) -> dict[str, str]:
     """The packages in a file, and their versions."""
     text = file_of(part).read_text()
-    return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", text, re.M))
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)(?: ; .*)? \\$", text, re.M))
 
 
 def declared(part: str) -> list[Requirement]:

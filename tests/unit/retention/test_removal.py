@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -192,7 +193,7 @@ def test_addresses_in_a_torn_line_go_with_the_record(
     store: SampleStore, is_at_the_end: bool
 ) -> None:
     first, _ = ids(store)
-    segment = journal_lines.segment(store.path / LEGAL)
+    segment, *_ = journal_lines.segments(store.path / LEGAL)  # of its arrival
     lines = segment.read_bytes().splitlines()
     [line] = [each for each in lines if b'"archived"' in each and b"zoe@" in each]
     torn = line[: line.rindex(b"zoe@") + len(b"zoe@example")]
@@ -344,20 +345,25 @@ def test_details_that_are_struck_out_between_two_reads_are_no_error(
     store: SampleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long line is read in blocks: the first ones before, the others after."""
-    old_lines = journal_text(store).splitlines(keepends=True)
+    segment, *_ = journal_lines.segments(store.path / LEGAL)  # of its arrival
+    old_lines = segment.read_bytes().splitlines(keepends=True)
     read_lines = verifier._lines
 
-    def mixed_lines(*arguments: Any) -> Iterator[bytes]:
-        for old, new in zip_longest(old_lines, read_lines(*arguments), fillvalue=b""):
+    def mixed_lines(file: BinaryIO, size: int) -> Iterator[bytes]:
+        is_first = os.path.sameopenfile(file.fileno(), descriptor)
+        before = old_lines if is_first else []
+        for old, new in zip_longest(before, read_lines(file, size), fillvalue=b""):
             middle = old.find(b"\t") + 9
             yield old[:middle] + new[middle:] if old else new
 
     remove_first(store)
-    with monkeypatch.context() as context:
+    with monkeypatch.context() as context, segment.open() as opened:
+        descriptor = opened.fileno()
         context.setattr(verifier, "_lines", mixed_lines)
         assert findings(store) == []
-    path = journal_lines.segment(store.path / LEGAL)
-    path.write_bytes(path.read_bytes().replace(b"bob@example.net", b"bib@example.net"))
+    segment.write_bytes(
+        segment.read_bytes().replace(b"bob@example.net", b"bib@example.net")
+    )
     assert "details changed" in " ".join(findings(store))
 
 
