@@ -303,7 +303,6 @@ def write_last(path: str, number: int, sha256: str) -> None:
     The line itself is durable already, so an error here loses nothing. A file of the
     same length is overwritten in place, unless it names a later line: it lies within
     one disk sector, so no crash leaves half of it. Otherwise a new file replaces it.
-    The journal is locked.
     """
     path, content = path + LAST_SUFFIX, _format_last(number, sha256)
     descriptor = _open_same_length(path, len(content))
@@ -312,8 +311,9 @@ def write_last(path: str, number: int, sha256: str) -> None:
             directory = files.parent_directory(path)
             mode = files.shared_mode(directory, files.DRAFT_MODE)
             files.replace(path, content, mode, is_durable=False)
-        elif _number(os.pread(descriptor, len(content), 0)) < number:
-            os.pwrite(descriptor, content, 0)
+        else:
+            known = os.pread(descriptor, len(content), 0)
+            os.pwrite(descriptor, known if _number(known) > number else content, 0)
     except (OSError, StoreFailed):
         pass
     finally:
