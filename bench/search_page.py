@@ -84,9 +84,9 @@ for extraction before it imports its own modules; what that gains was not measur
 count of a date alone is read from the index of its column.
 
 Then these were made faster: MIME is read by a walk of our own instead of Python's
-`email`, which is imported for odd header fields only; the text comes from the process for
-extraction as it is, not as JSON; `list --last` reads the journal from its end. Measured
-in turns with the code before, on 10,000 messages of the same corpus, as CPU time (user
+`email`, which is imported for odd header fields only; the text comes from the process
+for extraction as it is, not as JSON; `list --last` reads the journal from its end.
+Measured in turns with the code before, on 10,000 messages of the same corpus, as CPU time (user
 and system, children included), load average 5 to 20 on 2 cores; the load makes it vary
 by 15 %:
 
@@ -94,7 +94,8 @@ by 15 %:
 |---|---|---|---|---|
 | extraction alone, without its process | 0.52 to 0.61 ms | 0.27 to 0.29 ms | | |
 | indexing, a message: load 4 to 10 | 1.57 to 1.75 ms | 1.33 to 1.45 ms | 1 ms | no |
-| of these: indexer, extraction | 0.85 to 1.00, 0.72 to 0.75 ms | 0.89 to 0.97, 0.44 to 0.48 ms | | |
+| of these the indexer | 0.85 to 1.00 ms | 0.89 to 0.97 ms | | |
+| of these extraction | 0.72 to 0.75 ms | 0.44 to 0.48 ms | | |
 | indexing, a message: load 10 to 12 | 2.01 ms | 1.54 to 1.60 ms | 1 ms | no |
 | `show ID`, least and median of 5 | 151, 163 ms | 131, 150 ms | 150 ms | just |
 | `show ID`, no index | 205, 214 ms | 188, 196 ms | 150 ms | no |
@@ -102,10 +103,10 @@ by 15 %:
 | `list --last 20`, no index | 191, 205 ms | 117, 119 ms | 150 ms | yes |
 
 * Indexing: of the indexer's time Python takes half, in small shares: the record, its
-  envelope, the entry, the exchange with the process; FTS5 with SQLite a quarter (0.26 ms
-  to add the text), the kernel a tenth, zlib 7 %. For 1 ms the indexer must take half: with
-  one process for both, which hostile content forbids, or with the envelope and the copy
-  read by compiled code.
+  envelope, the entry, the exchange with the process; FTS5 with SQLite a quarter (0.26
+  ms to add the text), the kernel a tenth, zlib 7 %. For 1 ms the indexer must take half:
+  with one process for both, which hostile content forbids, or with the envelope and the
+  copy read by compiled code.
 * `show ID` without an index reads the journal twice, and a third time for holds.
   `list --last 20` still reads it once, for holds: that time grows with the journal.
 * Export: creating the file takes 0.12 ms of some 0.65 ms a message, which is the file

@@ -16,7 +16,10 @@ from postfix_archive.postfix import reference
 
 ROOT = Path(__file__).resolve().parents[3]
 # The extras of each file of make install; "" is what it always takes.
-EXTRAS = {"": ["search", "procedure", "speed"], **{e: [e] for e in program.available_parts()}}
+EXTRAS = {
+    "": ["search", "procedure", "speed"],
+    **{part: [part] for part in program.available_parts()},
+}
 DEVELOPMENT = {"test", "check", "release"}
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")

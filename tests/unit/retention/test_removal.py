@@ -190,10 +190,12 @@ def test_what_came_too_late_goes_at_the_next_run(store: SampleStore) -> None:
 
 @pytest.mark.parametrize("is_at_the_end", [False, True])
 def test_addresses_in_a_torn_line_go_with_the_record(
-    store: SampleStore, is_at_the_end: bool
+    store: SampleStore, is_at_the_end: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the newest segment: no older one has a torn line."""
+    monkeypatch.setattr("time.time", lambda: float(ARRIVAL))
     first, _ = ids(store)
-    segment, *_ = journal_lines.segments(store.path / LEGAL)  # of its arrival
+    segment = journal_lines.segment(store.path / LEGAL)
     lines = segment.read_bytes().splitlines()
     [line] = [each for each in lines if b'"archived"' in each and b"zoe@" in each]
     torn = line[: line.rindex(b"zoe@") + len(b"zoe@example")]
