@@ -86,9 +86,9 @@ count of a date alone is read from the index of its column.
 Then these were made faster: MIME is read by a walk of our own instead of Python's
 `email`, which is imported for odd header fields only; the text comes from the process
 for extraction as it is, not as JSON; `list --last` reads the journal from its end.
-Measured in turns with the code before, on 10,000 messages of the same corpus, as CPU time (user
-and system, children included), load average 5 to 20 on 2 cores; the load makes it vary
-by 15 %:
+Measured in turns with the code before, on 10,000 messages of the same corpus, as CPU
+time (user and system, children included), load average 5 to 20 on 2 cores; the load
+makes it vary by 15 %:
 
 | what | before | after | bar | met |
 |---|---|---|---|---|
@@ -104,8 +104,8 @@ by 15 %:
 
 * Indexing: of the indexer's time Python takes half, in small shares: the record, its
   envelope, the entry, the exchange with the process; FTS5 with SQLite a quarter (0.26
-  ms to add the text), the kernel a tenth, zlib 7 %. For 1 ms the indexer must take half:
-  with one process for both, which hostile content forbids, or with the envelope and the
+  ms to add the text), the kernel a tenth, zlib 7 %. For 1 ms the indexer must take
+  half: with one process for both, which hostile content forbids, or with the envelope and the
   copy read by compiled code.
 * `show ID` without an index reads the journal twice, and a third time for holds.
   `list --last 20` still reads it once, for holds: that time grows with the journal.

@@ -188,12 +188,18 @@ def test_what_came_too_late_goes_at_the_next_run(store: SampleStore) -> None:
     assert findings(store) == []
 
 
+@pytest.fixture
+def month_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all that is written now go into the segment of the records."""
+    monkeypatch.setattr("time.time", lambda: float(ARRIVAL))
+
+
+@pytest.mark.usefixtures("month_of_arrival")
 @pytest.mark.parametrize("is_at_the_end", [False, True])
 def test_addresses_in_a_torn_line_go_with_the_record(
-    store: SampleStore, is_at_the_end: bool, monkeypatch: pytest.MonkeyPatch
+    store: SampleStore, is_at_the_end: bool
 ) -> None:
     """In the newest segment: no older one has a torn line."""
-    monkeypatch.setattr("time.time", lambda: float(ARRIVAL))
     first, _ = ids(store)
     segment = journal_lines.segment(store.path / LEGAL)
     lines = segment.read_bytes().splitlines()
