@@ -105,8 +105,8 @@ makes it vary by 15 %:
 * Indexing: of the indexer's time Python takes half, in small shares: the record, its
   envelope, the entry, the exchange with the process; FTS5 with SQLite a quarter (0.26
   ms to add the text), the kernel a tenth, zlib 7 %. For 1 ms the indexer must take
-  half: with one process for both, which hostile content forbids, or with the envelope and the
-  copy read by compiled code.
+  half: with one process for both, which hostile content forbids, or with the envelope
+  and the copy read by compiled code.
 * `show ID` without an index reads the journal twice, and a third time for holds.
   `list --last 20` still reads it once, for holds: that time grows with the journal.
 * Export: creating the file takes 0.12 ms of some 0.65 ms a message, which is the file
