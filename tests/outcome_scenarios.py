@@ -104,6 +104,8 @@ class Scenario:
     header: str = ""
     is_by_sendmail: bool = False
     is_archived: bool = True
+    is_split: bool = False  # by a content filter: in native mode two records
+    is_kept: bool = False  # by a content filter: in native mode the archive is behind
     act: Callable[[MailNetwork], None] = lambda world: None
 
     @property
@@ -501,6 +503,7 @@ SCENARIOS = (
         "filtered in two",
         (relayed("yes-split"), refused("no-split")),
         header="X-Split: yes\n",
+        is_split=True,
         group=XFORWARD_FILTER,
     ),
     Scenario(
@@ -516,6 +519,7 @@ SCENARIOS = (
             ),
         ),
         header="X-Spam: yes\n",
+        is_kept=True,
         group=XFORWARD_FILTER,
     ),
     Scenario(
@@ -526,6 +530,7 @@ SCENARIOS = (
             ),
         ),
         header="X-Throw: away\n",
+        is_kept=True,
         group=XFORWARD_FILTER,
     ),
     Scenario(
@@ -556,6 +561,14 @@ SCENARIOS = (
         (relayed("yes-pipe"), refused("no-pipe"), in_mailbox("daemon+pipe")),
         group=PIPE_FILTER,
     ),
+)
+
+
+# Without those in which a message waits for the stamp filter, or for the store; and a
+# filter that gives back by sendmail(1) is one that native mode cannot have: pickup(8)
+# would capture again (the installer refuses it).
+NATIVE_GROUPS = tuple(
+    each for each in GROUPS if each not in (BEFORE_CAPTURE, BEFORE_STORE, PIPE_FILTER)
 )
 
 

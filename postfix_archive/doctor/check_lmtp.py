@@ -119,15 +119,20 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
             )
 
 
-def check_cohort_limit(host: Host) -> Iterator[Finding]:
-    """Report a failed-cohort limit: one dead worker would delay all mail.
+def _filter_services(host: Host) -> Iterator[Service]:
+    """Yield the lmtp(8) clients for which live mail waits: not that of native mode.
 
-    But in native mode, where no mail waits: there it keeps captures for a store that
-    hangs from filling the active queue.
+    There a cohort limit and a short timeout keep captures for a store that hangs from
+    filling the active queue (50-archive-capture.cf).
     """
     for service in lmtp_services(host):
-        if service.name == archive_services.CAPTURE_TRANSPORT:
-            continue
+        if service.name != archive_services.CAPTURE_TRANSPORT:
+            yield service
+
+
+def check_cohort_limit(host: Host) -> Iterator[Finding]:
+    """Report a failed-cohort limit: one dead worker would delay all mail."""
+    for service in _filter_services(host):
         parameter = f"{service.name}_{COHORT_LIMIT_SUFFIX}"
         if host.transport_limit(parameter, f"default_{COHORT_LIMIT_SUFFIX}"):
             yield Finding(
@@ -146,7 +151,7 @@ def check_time_limit(host: Host) -> Iterator[Finding]:
     if host.settings is None:
         return
     our_limit = host.settings.archive_time_limit
-    for service in lmtp_services(host):
+    for service in _filter_services(host):
         if (host.number(DATA_DONE_TIMEOUT, service) or 0) <= our_limit:
             reason = f"archive_time_limit in archive.cf is {our_limit} s"
             value = f"{our_limit + 100}s"

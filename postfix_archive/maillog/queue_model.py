@@ -140,14 +140,16 @@ class QueueModel:
             and (child.is_reported or not child.is_reinjected)
         ]
 
-    def file_before_filters(self, file: QueueFile) -> QueueFile:
-        """Return the queue file that content filters made this one of, or itself.
+    def first_file(self, file: QueueFile) -> QueueFile:
+        """Return the queue file that a captured one continues, or itself.
 
-        In native mode mail is captured behind them. Only the first queue file has the
-        recipients as they were before this host's mappings.
+        Content filters made it of that one, or postsuper -r. In native mode mail is
+        captured behind content filters, and again after postsuper -r; only the first
+        queue file has all recipients, as they were before this host's mappings.
         """
         for ancestor in self._ancestors(file):
-            if not ancestor.is_content_filtered:
+            is_requeued = ancestor.end == queue_file.REQUEUED
+            if not (is_requeued or ancestor.is_content_filtered):
                 break
             file = ancestor
         return file

@@ -51,8 +51,7 @@ class Resolver:
         """Begin; capture_queue_id is the queue id in the captured envelope."""
         self._model = model
         self._queue_files = model.queue_files
-        self._captured_file = captured_file
-        self._first_file = model.file_before_filters(captured_file)
+        self._first_file = model.first_file(captured_file)
         self._capture_queue_id = capture_queue_id
 
     def outcomes(self, recipient: str, original: str) -> list[Outcome]:

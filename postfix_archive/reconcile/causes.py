@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from postfix_archive.postfix import archive_services
+from postfix_archive.postfix import archive_services, capture_maps
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.reconcile import messages
 from postfix_archive.reconcile.messages import Message
@@ -124,6 +124,8 @@ class Classifier:
         if period is not None and (with_archive or not without_stamp_filter):
             explanation = f"bypass from {period.interval}: {period.reason}"
             return Verdict(MISSING, BYPASS_ON, explanation)
+        if message.is_content_filtered and self._is_native(message):
+            return _kept_by_filter(message)
         if is_archiving_process or not without_stamp_filter:
             return _unexplained(
                 message,
@@ -131,8 +133,7 @@ class Classifier:
                 is_service_known=bool(services),
             )
         if message.is_content_filtered and self._is_behind_content_filter():
-            explanation = f"kept by {message.relay}, a filter before the stamp filter"
-            return Verdict(NOT_REQUESTED, KEPT_BY_FILTER, explanation)
+            return _kept_by_filter(message)
         probably = (
             PROBABLY
             if len(with_archive or without_stamp_filter) < len(services)
@@ -155,6 +156,15 @@ class Classifier:
             and each.name.startswith(archive_services.LOOPBACK_PREFIXES)
             for each in self._services
         )
+
+    def _is_native(self, message: Message) -> bool:
+        """Return whether its service is in native mode.
+
+        Capture recipients pass a content filter with the others: what it keeps, the
+        archive never sees.
+        """
+        services = self._possible_services(message)
+        return any(capture_maps.map_of(self._config, each) for each in services)
 
     def _bypass_period(self, message: Message) -> BypassPeriod | None:
         for period in self._bypass_periods:
@@ -193,9 +203,10 @@ class Classifier:
         ]
 
     def _leads_to_stamp_filter(self, service: Service) -> bool:
-        return self._config.value("content_filter", service).startswith(
-            archive_services.STAMP_TRANSPORT
-        )
+        """Return whether the mail of a service is captured, in any mode."""
+        content_filter = self._config.value("content_filter", service)
+        is_filtered = content_filter.startswith(archive_services.STAMP_TRANSPORT)
+        return is_filtered or bool(capture_maps.map_of(self._config, service))
 
 
 def capsule_missing(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdict:
@@ -209,6 +220,11 @@ def capsule_missing(archive_id: str, capsule_end: tuple[str, str] | None) -> Ver
         reason = f"its capsule {capsule_end[1]} was {capsule_end[0]}"
     explanation = f"captured as {archive_id}, but {reason}"
     return Verdict(MISSING, CAPSULE_MISSING, explanation)
+
+
+def _kept_by_filter(message: Message) -> Verdict:
+    explanation = f"kept by {message.relay}, a filter before the archive"
+    return Verdict(NOT_REQUESTED, KEPT_BY_FILTER, explanation)
 
 
 def _discard_rule(text: str) -> str:

@@ -119,12 +119,6 @@ FIXABLE_FAULTS: tuple[tuple[str, Callable[[Host], object]], ...] = (
         lambda h: h.set_main(**{"archive-capture_destination_recipient_limit": "50"}),
     ),
     (
-        "cohort-limit",
-        lambda h: h.unset_main(
-            "archive-capture_destination_concurrency_failed_cohort_limit"
-        ),
-    ),
-    (
         "request-domain-open",
         lambda h: h.set_main(smtpd_recipient_restrictions="permit_mynetworks,reject"),
     ),

@@ -10,6 +10,7 @@ import pytest
 from mail_network import MailNetwork
 from outcome_scenarios import (
     GROUPS,
+    NATIVE_GROUPS,
     RELAYED,
     REMOTE_DOMAIN,
     SCENARIOS,
@@ -174,3 +175,28 @@ def test_what_waited_is_settled_later(network: MailNetwork) -> None:
 
     network.wait(lambda: last()["outcome"] == RELAYED, "that is in the journal")
     assert last()["status"] == "2.0.0"
+
+
+# --- native mode ----------------------------------------------------------------------
+
+
+def test_the_outcomes_are_the_same_in_native_mode() -> None:
+    """What a content filter keeps is not archived: it comes before the archive."""
+    scenarios = [each for group in NATIVE_GROUPS for each in scenarios_of(group)]
+    with MailNetwork(mode="native") as network:
+        for group in NATIVE_GROUPS:
+            play(network, group, lambda group: wait_until_settled(network, group))
+        events = _recorded(network)
+        for scenario in scenarios:
+            is_archived = scenario.is_archived and not scenario.is_kept
+            archives = archives_of(network, scenario.name)
+            count = len(scenario.recipients) if scenario.is_split else 1
+            assert archives == [LEGAL] * count * is_archived, scenario.name
+            assert [
+                difference
+                for expected in scenario.expected_outcomes
+                for difference in differences(network, expected, events)
+            ] == []
+            for expected in scenario.expected_outcomes:
+                assert has_arrived(network, scenario, expected), expected
+        assert outcomes(network) == events

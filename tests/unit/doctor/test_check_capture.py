@@ -117,13 +117,6 @@ FAULTS: dict[str, tuple[Host, set[str]]] = {
         ),
         {"recipient-limit"},
     ),
-    "one crash delays all": (
-        with_main(
-            SERVICE_HOST,
-            **{"archive-capture_destination_concurrency_failed_cohort_limit": "1"},
-        ),
-        {"cohort-limit"},
-    ),
     "no soft bounce": (
         with_option(SERVICE_HOST, "archive-capture/unix", "soft_bounce", "no"),
         {"soft-bounce"},
