@@ -106,12 +106,15 @@ class SplitRecipients:
     ``recipients`` are those to deliver to, ``captured`` those that capture recipients
     stand for. ``table_archives`` are requested by lookup tables, ``capture_archives``
     by capture recipients. ``forged_count`` is the number of requests that no site key
-    made; they have no effect. ``has_unmapped``: Postfix could not encode a recipient.
+    made; they have no effect. ``claimed_count`` is that of capture recipients which are
+    recipients themselves: Postfix has made none of those, but for postsuper -r.
+    ``has_unmapped``: Postfix could not encode a recipient.
     """
 
     __slots__ = (
         "capture_archives",
         "captured",
+        "claimed_count",
         "forged_count",
         "has_capture",
         "has_unmapped",
@@ -124,7 +127,7 @@ class SplitRecipients:
         self.captured: dict[bytes, None] = {}
         self.table_archives: dict[str, None] = {}
         self.capture_archives: dict[str, None] = {}
-        self.forged_count = 0
+        self.forged_count = self.claimed_count = 0
         self.has_capture = self.has_unmapped = False
         verified: dict[bytes, str] = {}
         for recipient in recipients:
@@ -132,7 +135,7 @@ class SplitRecipients:
                 self.recipients.append(recipient)
                 continue
             local = address.unquote(recipient.final).rpartition(b"@")[0]
-            if local[: len(CAPTURE_PREFIX)].lower() == CAPTURE_PREFIX:
+            if _is_capture(local):
                 self._add_capture(local[len(CAPTURE_PREFIX) :], keys, verified)
             else:  # CAPSULE_RECIPIENT too: with other recipients it is none
                 self._add_request(local, keys)
@@ -148,20 +151,20 @@ class SplitRecipients:
         self, local: bytes, keys: Keyring, verified: dict[bytes, str]
     ) -> None:
         """Add a capture recipient, whose MAC is verified once for all recipients."""
-        mac, _, rest = local.partition(b".")
-        encoded_archives, dot, recipient = rest.partition(b".")
-        sealed = mac + b"." + encoded_archives
-        if sealed not in verified:
-            verified[sealed] = _verify(sealed, CAPTURE_PURPOSE, keys)
-        if not verified[sealed]:
+        archives, dot, recipient = _open_capture(local, keys, verified)
+        if not archives:
             self.forged_count += 1
             return
         self.has_capture = True
         self.has_unmapped |= not dot
-        self.capture_archives.update(dict.fromkeys(from_nexthop(verified[sealed])))
-        # After postsuper -r, requests and capture recipients are recipients themselves.
+        self.capture_archives.update(dict.fromkeys(from_nexthop(archives)))
         if dot and not is_internal_recipient(recipient):
             self.captured[recipient] = None
+            return
+        claimed = address.unquote(recipient).rpartition(b"@")[0]
+        if _is_capture(claimed):
+            claimed = claimed[len(CAPTURE_PREFIX) :]
+            self.claimed_count += bool(_open_capture(claimed, keys, verified)[0])
 
 
 def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
@@ -172,6 +175,25 @@ def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
     return bool(recipients) and all(
         each.final == CAPSULE_RECIPIENT for each in recipients
     )
+
+
+def _is_capture(local: bytes) -> bool:
+    return local[: len(CAPTURE_PREFIX)].lower() == CAPTURE_PREFIX
+
+
+def _open_capture(
+    local: bytes, keys: Keyring, verified: dict[bytes, str]
+) -> tuple[str, bytes, bytes]:
+    """Return archives ("" if forged), a dot, and the recipient (b"" for both if none).
+
+    local follows CAPTURE_PREFIX; verified has what was verified already.
+    """
+    mac, _, rest = local.partition(b".")
+    encoded_archives, dot, recipient = rest.partition(b".")
+    sealed = mac + b"." + encoded_archives
+    if sealed not in verified:
+        verified[sealed] = _verify(sealed, CAPTURE_PURPOSE, keys)
+    return verified[sealed], dot, recipient
 
 
 def _verify(sealed: bytes, purpose: bytes, keys: Keyring) -> str:

@@ -44,6 +44,7 @@ class DeliveryRequest:
     __slots__ = (
         "request_sources",
         "captured",
+        "claimed_count",
         "client",
         "envid",
         "forged_count",
@@ -84,6 +85,7 @@ class DeliveryRequest:
         self.recipients = tuple(split.recipients)
         self.captured = tuple(map(Recipient, split.captured))
         self.forged_count = split.forged_count
+        self.claimed_count = split.claimed_count
         self.request_sources = dict.fromkeys(split.table_archives, "recipient")
         archives = split.capture_archives
         if nexthop != request.CAPTURE_NEXTHOP:

@@ -42,6 +42,8 @@ def archive_message(transaction: Transaction) -> str:
     scan = capture_plan.HeaderScan(
         head, delivery, settings, keys, user_id=archive_cf.mail_owner_uid
     )
+    if scan.origin.is_new:  # a local user has sent to capture recipients
+        delivery.forged_count += delivery.claimed_count
     digests = message.digests(scan.offsets)
     if capture_plan.is_requeued_copy(delivery, scan, digests, keys):
         return log_fields.build({"result": "none"})  # it is in the archive

@@ -89,7 +89,7 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert "Probe:" in output
     lib = "/usr/local/lib/postfix-archive"
     mode = host.output(f"stat -c %a:%U {lib}/current/bundles/*")
-    assert mode.split() == ["644:root", "644:root"]
+    assert mode.split() == ["644:root"] * 3
     installed = host.configuration()
     for name in ("./main.cf", "./master.cf", "./archive.cf"):
         assert installed[name] != before.get(name)
@@ -720,9 +720,9 @@ REFUSED = {
         f"make install {ARCHIVE} ARCHIVE_POSITION=middle",
         "must be before or after",
     ),
-    "neither pipe nor lmtp": (
+    "no mode": (
         f"make install {ARCHIVE} MODE=spawn",
-        "must be pipe or lmtp",
+        "must be pipe, lmtp or native",
     ),
     "no name of a service": (
         "make install ARCHIVE=a=b@x.org MODE=lmtp",

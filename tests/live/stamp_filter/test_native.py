@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import smtplib
 import subprocess
 from collections.abc import Iterator
@@ -128,6 +129,21 @@ def test_forged_capture_recipients_archive_nothing_and_add_nobody(
     assert archives_of(postfix, "by client") == archives_of(postfix, "by user")
     assert recipients_of(record_of(postfix, "by client")) == ["bob@example.net"]
     assert recipients_of(record_of(postfix, "by user")) == []
+
+
+def test_a_local_user_who_knows_the_secret_adds_recipients_not_unnoticed(
+    postfix: PrivatePostfix,
+) -> None:
+    """The mail log and ``sendmail -v`` show capture recipients."""
+    postfix.send(mail("seen"), to=["bob@example.net"])
+    postfix.wait_for_log(r'to=<"capture\.\w+\.\w+\.bob@.*relay=.*archive[.-]capture')
+    [made, *_] = re.findall(r'to=<("capture\.\w+\.\w+\.bob@[^ ]+)>', postfix.log())
+    added = made.replace("bob@", "ceo@")
+    alarm_count = postfix.log().count("alarm=forged forged=1")
+    postfix.sendmail(mail("added"), sender="a@x.example", to=["ann@example.net", added])
+    postfix.wait_for_log("alarm=forged forged=1", alarm_count + 3)
+    record = record_of(postfix, "added")
+    assert sorted(recipients_of(record)) == ["ann@example.net", "ceo@example.net"]
 
 
 def test_a_recipient_that_no_table_can_encode_makes_the_record_incomplete(
