@@ -183,7 +183,9 @@ def _poll_memory(
     programs = {
         str(postfix.program_directory / program): program for program in PROGRAMS
     }
-    while not stop.wait(POLL_INTERVAL):
+    is_over = False
+    while not is_over:
+        is_over = stop.wait(POLL_INTERVAL)  # a last look: workers stay
         for pid in processes(postfix):
             program = programs.get(_program(pid))
             match = HIGH_WATER.search(_status(pid)) if program else None
