@@ -207,7 +207,7 @@ def test_a_message_without_end_is_no_message(postfix: PrivatePostfix) -> None:
 @pytest.mark.parametrize(
     ("data", "last_code"),
     [
-        (b"x" * 20_000, "421"),
+        (b"x" * 30_000, "421"),
         (b"LHLO a\r\nMAIL FROM:<>\r\nDATA\r\n", "503"),
         (b"LHLO a\r\nBDAT 4 LAST\r\nabcd", "421"),
         (b"LHLO a\nMAIL FROM:<>\n", "421"),
