@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,9 @@ def test_bytes_that_are_no_utf8_survive_the_diff(
 
     class FakeHost:
         directory = str(tmp_path)
+
+        def contents_after(self, changes: tuple[Any, ...]) -> config_files.Contents:
+            return config_files.apply_changes(config_files.read(str(tmp_path)), changes)
 
     def change(config_directory: str, each: object) -> None:
         Path(config_directory, "main.cf").write_bytes(b"# Gr\xfc\xdfe\nx = 2\n")
