@@ -246,7 +246,7 @@ def _exchange(url: str, query: bytes) -> bytes:
     )
     thread.start()
     thread.join(TIME_LIMIT)
-    result = results[0] if results else _failure(url, f"no reply in {TIME_LIMIT:.0f} s")
+    result = results[0] if results else _late(url)
     if isinstance(result, TimeStampFailed):
         raise result
     return result
@@ -267,8 +267,14 @@ def _try_exchange(url: str, query: bytes) -> bytes | TimeStampFailed:
             return _failure(url, f"HTTP status {error.code} {error.reason}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            return _late(url)
         reason = getattr(reason, "strerror", None) or reason
         return _failure(url, str(reason) or type(error).__name__)
+
+
+def _late(url: str) -> TimeStampFailed:
+    return _failure(url, f"no reply in {TIME_LIMIT:.0f} s")
 
 
 def _failure(url: str, reason: str) -> TimeStampFailed:
