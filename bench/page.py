@@ -118,13 +118,13 @@ as a share of always_bcc (medians), and CPU of the whole instance:
 | 200 KB, 10 rcpt | 0.30 | 0.43 | 0.14 | 4.0 ms, 10.5 ms |
 
 The targets are missed: 0.75 for native-lmtp with 4 KB and 0.60 with 200 KB, 0.40 for
-lmtp with 4 KB; CPU was to be 1.3 times that of always_bcc, and is 2.2 times. lmtp with
-200 KB (0.30) is missed by 7 %; it was 0.18 before. Of 3.8 ms the worker takes 1.7: a
-new file with its directory and journal, each made durable, 0.4; the rest is Python, in
-many small shares: LMTP, header, archive id, look-up of recent captures, report, gzip, the
-line of the journal. The rest is Postfix's: twice the recipients to read, resolve,
-deliver and log, and an LMTP session. For the targets the worker would have to be
-compiled code, or leave its parsing to the index.
+lmtp with 4 KB; CPU was to be 1.3 times that of always_bcc, and is 2.2 times. lmtp
+with 200 KB (0.30) is missed by 7 %; it was 0.18 before. Of 3.8 ms the worker takes
+1.7: a new file with its directory and journal, each made durable, 0.4; the rest is
+Python, in many small shares: LMTP, header, archive id, look-up of recent captures,
+report, gzip, the line of the journal. The rest is Postfix's: twice the recipients to
+read, resolve, deliver and log, and an LMTP session. For the targets the worker would
+have to be compiled code, or leave its parsing to the index.
 """
 
 
