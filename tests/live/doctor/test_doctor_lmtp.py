@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 
+import faulty_host
 import pytest
-from faulty_host import CORRECT_RESTRICTIONS, Host
-
-from private_postfix import PrivatePostfix
+from faulty_host import Host, findings_of
 
 pytestmark = pytest.mark.live
 CLIENT = "archive-stamp/unix"
@@ -20,11 +19,8 @@ COHORT_LIMIT = "destination_concurrency_failed_cohort_limit"
 
 @pytest.fixture(scope="module")
 def running_host() -> Iterator[Host]:
-    with PrivatePostfix(main=CORRECT_RESTRICTIONS, mode="lmtp") as postfix:
-        assert postfix.run_command("queue", "rescue").returncode == 0
-        assert postfix.run_command("outcomes").returncode == 0
-        assert postfix.run_command("index", "--once").returncode == 0
-        yield Host(postfix)
+    with faulty_host.running("lmtp") as instance:
+        yield instance
 
 
 @pytest.fixture
@@ -32,11 +28,6 @@ def host(running_host: Host) -> Iterator[Host]:
     """The instance, whose configuration comes back afterwards."""
     with running_host.restored_configuration():
         yield running_host
-
-
-def findings_of(host: Host, *arguments: str) -> list[dict[str, str]]:
-    """What the doctor finds, but for the advice that every private instance gets."""
-    return [e for e in host.findings(*arguments) if e["severity"] != "ADVICE"]
 
 
 def with_option(name: str, value: str) -> Callable[[Host], Host]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 
+import faulty_host
 import pytest
-from faulty_host import COMMAND, CORRECT_RESTRICTIONS, Host
+from faulty_host import COMMAND, Host, findings_of
 
 from postfix_archive.message import keyring, request
 
-from private_postfix import KEY, PrivatePostfix
+from private_postfix import KEY
 
 pytestmark = pytest.mark.live
 CLIENT = "archive-capture/unix"
@@ -19,11 +20,8 @@ WORKER = "archive.capture/unix"
 
 @pytest.fixture(scope="module")
 def running_host() -> Iterator[Host]:
-    with PrivatePostfix(main=CORRECT_RESTRICTIONS, mode="native") as postfix:
-        assert postfix.run_command("queue", "rescue").returncode == 0
-        assert postfix.run_command("outcomes").returncode == 0
-        assert postfix.run_command("index", "--once").returncode == 0
-        yield Host(postfix)
+    with faulty_host.running("native") as instance:
+        yield instance
 
 
 @pytest.fixture
@@ -31,11 +29,6 @@ def host(running_host: Host) -> Iterator[Host]:
     """The instance, whose configuration comes back afterwards."""
     with running_host.restored_configuration():
         yield running_host
-
-
-def findings_of(host: Host, *arguments: str) -> list[dict[str, str]]:
-    """What the doctor finds, but for the advice that every private instance gets."""
-    return [e for e in host.findings(*arguments) if e["severity"] != "ADVICE"]
 
 
 def write_map(host: Host, archive: str, key: str = KEY) -> Host:
