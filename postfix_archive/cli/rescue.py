@@ -8,6 +8,7 @@ archive_transport.fallback_import act. Exit codes are those of monitoring plugin
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import time
 
@@ -55,12 +56,13 @@ def rescue(ctx: click.Context) -> None:
         click.echo("Another queue rescue is running: nothing is done.", err=True)
         ctx.exit(monitoring.WARNING)
     plan = queue_rescue.make_plan(ctx.obj, settings)
+    # Reads the keys when the first message needs them, and once.
+    maker = functools.cache(lambda: queued_capture.CapsuleMaker(settings))
 
     def make_capsule(
         message: QueuedMessage, attributes: dict[str, str], content: Spool
     ) -> Spool | None:
-        maker = queued_capture.CapsuleMaker(settings)
-        return maker.make(message, attributes, content)
+        return maker().make(message, attributes, content)
 
     alarms: list[dict[str, str]] = []
     last_failure = failure_log.last(

@@ -18,7 +18,6 @@ from postfix_archive.install import config_files, install_plan, revert
 from postfix_archive.install.config_files import Contents
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.install.undo import UndoRecord
-from postfix_archive.message import request
 from postfix_archive.postfix import (
     archive_services,
     capture_maps,
@@ -162,6 +161,5 @@ def needs_stamp_filter(message: QueuedMessage) -> bool:
 
 def needs_capture_transport(message: QueuedMessage) -> bool:
     """Tell whether a message has capture recipients; others come with the filter."""
-    return not message.content_filter.startswith(
-        archive_services.OWN_DESTINATIONS
-    ) and any(each.endswith(request.DOMAIN_SUFFIX) for each in message.recipients)
+    has_filter = message.content_filter.startswith(archive_services.OWN_DESTINATIONS)
+    return not has_filter and bool(message.internal_recipients)

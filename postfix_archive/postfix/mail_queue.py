@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from postfix_archive.errors import PostfixCommandFailed
-from postfix_archive.message import printable, request
+from postfix_archive.message import printable
 from postfix_archive.postfix import archive_services, postfix_command
 from postfix_archive.postfix.queued_message import QueuedMessage
 
@@ -64,9 +64,7 @@ def attributes(directory: str, queue_id: str) -> dict[str, str]:
 def needs_our_transport(message: QueuedMessage) -> bool:
     """Tell whether a message waits for a transport of ours."""
     has_filter = message.content_filter.startswith(archive_services.OWN_DESTINATIONS)
-    return has_filter or any(
-        one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients
-    )
+    return has_filter or bool(message.internal_recipients)
 
 
 def waiting_ids(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from postfix_archive.message import request
+
 
 @dataclass(frozen=True)
 class QueuedMessage:
@@ -30,6 +32,12 @@ class QueuedMessage:
     def has_sender(self) -> bool:
         """False for the null sender, as postqueue(1) writes it."""
         return self.sender not in ("", "<>", "MAILER-DAEMON")
+
+    @property
+    def internal_recipients(self) -> tuple[str, ...]:
+        """Those that are for the archive: requests, capture recipients, capsules."""
+        suffix = request.DOMAIN_SUFFIX
+        return tuple(each for each in self.recipients if each.endswith(suffix))
 
     @property
     def delay_reason(self) -> str:

@@ -134,23 +134,21 @@ def is_capsule(message: QueuedMessage) -> bool:
 def is_capture(message: QueuedMessage) -> bool:
     """Tell whether this message has capture recipients left (native mode)."""
     return any(
-        each.endswith(request.DOMAIN_SUFFIX)
-        and each.removeprefix('"').startswith(CAPTURE_PREFIX)
-        for each in message.recipients
+        each.removeprefix('"').startswith(CAPTURE_PREFIX)
+        for each in message.internal_recipients
     )
 
 
 def is_movable(message: QueuedMessage) -> bool:
     """Tell whether nobody but the archive waits for this message."""
-    is_for_archive = all(e.endswith(request.DOMAIN_SUFFIX) for e in message.recipients)
+    is_for_archive = message.internal_recipients == message.recipients
     return is_capsule(message) or (is_capture(message) and is_for_archive)
 
 
 def is_waiting_for_filter(message: QueuedMessage) -> bool:
     """Tell whether this message waits for a stamp filter, or for native capture."""
     has_filter = message.content_filter.startswith(archive_services.STAMP_TRANSPORT)
-    has_request = any(one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients)
-    return (has_filter or has_request) and not is_capsule(message)
+    return (has_filter or bool(message.internal_recipients)) and not is_capsule(message)
 
 
 def is_mailed_copy(message: QueuedMessage) -> bool:

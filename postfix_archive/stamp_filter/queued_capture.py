@@ -82,20 +82,17 @@ class CapsuleMaker:
             for name, attribute in CLIENT_ATTRIBUTES.items()
         }
         assert client.keys() <= {name for name, _ in CLIENT_FIELDS}
-        internal = filter(_is_internal, message.recipients)
         return capture_plan.DeliveryRequest(
             nexthop=request.CAPTURE_NEXTHOP,
             queue_id=message.queue_id.encode(),
             sender=_encode(message.sender) if message.has_sender else b"",
-            recipients=tuple(Recipient(_encode(each)) for each in internal),
+            recipients=tuple(
+                Recipient(_encode(each)) for each in message.internal_recipients
+            ),
             client=Client(**client),
             envid=_encode(attributes.get(ENVELOPE_ID, "")),
             keys=self._keys,
         )
-
-
-def _is_internal(recipient: str) -> bool:
-    return recipient.endswith(request.DOMAIN_SUFFIX)
 
 
 def _encode(text: str) -> bytes:
