@@ -6,6 +6,7 @@ Runs as a service (--follow) or from cron (--once), one process per instance.
 from __future__ import annotations
 
 import contextlib
+import gc
 
 import click
 
@@ -13,6 +14,9 @@ from postfix_archive.config import archive_cf
 from postfix_archive.errors import IndexerRunning
 from postfix_archive.message.printable import safe_text
 from postfix_archive.search import index_service
+
+# Values that wait to be added at once are some 10,000, and have no cycles.
+COLLECTED_OBJECTS = 50_000
 
 
 @click.command()
@@ -29,6 +33,8 @@ def index(directory: str, how: str | None) -> None:
     """
     settings = archive_cf.load(directory)
     index_service.become_owner(settings.archive_store_directory)
+    gc.freeze()
+    gc.set_threshold(COLLECTED_OBJECTS)
     try:
         if how == "follow":
             _follow(directory)

@@ -166,15 +166,18 @@ def build(
 def original_offset(copy: bytes) -> int:
     """Return the offset of the original in a multipart copy with these first bytes.
 
-    -1 if they do not reach that far. The boundary is taken from the copy's header.
+    -1 if they do not reach that far. The boundary is taken from the copy's header, as
+    mime.multipart() writes it.
     """
-    content_type = header.first(copy, b"content-type")
-    if content_type is None:
+    header_end = copy.find(b"\r\n\r\n")
+    content_type = copy.find(b"\r\nContent-Type: ", 0, max(0, header_end))
+    if content_type < 0:
         return -1
-    boundary = content_type.value.rpartition(b'boundary="')[2].rstrip(b'"')
+    value = copy[content_type:header_end]
+    boundary = value.partition(b'boundary="')[2].partition(b'"')[0]
     delimiter = b"\r\n--" + boundary + b"\r\n"
     offset = 0
-    for _ in range(2 if b"multipart/mixed" in content_type.value else 3):
+    for _ in range(2 if b" multipart/mixed" in value else 3):
         offset = copy.find(delimiter, offset) + len(delimiter)
         if offset < len(delimiter):
             return -1

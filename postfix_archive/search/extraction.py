@@ -90,7 +90,7 @@ class _Extraction:
         self.attachments: list[Attachment] = []
         self.problems: list[str] = []
         self._texts: list[str] = []
-        self._added = {hash("")}  # of the words of each text
+        self._hashes: set[int] = set()  # of the words of each text, if several
         self._remaining = TEXT_LIMIT
         self._timer = timer
         self._without_libraries = without_libraries
@@ -280,10 +280,26 @@ class _Extraction:
                     return
         finally:
             joined = "\n".join(kept)
-            words = hash(" ".join(joined.split()))
-            if words not in self._added:
-                self._added.add(words)
+            if joined and not self._is_known(joined):
                 self._texts.append(joined)
+
+    def _is_known(self, text: str) -> bool:
+        """Tell whether an earlier text has the same words, and remember this one.
+
+        The first one is hashed when there is a second, which most messages lack.
+        """
+        if not self._texts:
+            return False
+        if not self._hashes:
+            self._hashes.add(_hash_of_words(self._texts[0]))
+        words = _hash_of_words(text)
+        is_known = words in self._hashes
+        self._hashes.add(words)
+        return is_known
+
+
+def _hash_of_words(text: str) -> int:
+    return hash(" ".join(text.split()))
 
 
 def _unfold_calendar(text: str) -> str:

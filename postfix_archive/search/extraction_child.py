@@ -1,10 +1,10 @@
 """The child process of extraction_process: extracts one message after the other.
 
-Standard input is a socket: each original comes with a byte for the mode and its length
-before it. Its content goes back as JSON and, behind that, the text; before them are the
-length of both and that of the text. Gives up what it does not need first: whoever takes
-it over by hostile content has no network, no new privileges, no files to write and no
-other processes.
+Standard input is a socket: some originals come together, before them a byte for the
+mode, their number and the length of each. The content of each goes back as JSON and,
+behind that, the text; before them are the length of both and that of the text. Gives up
+what it does not need first: whoever takes it over by hostile content has no network, no
+new privileges, no files to write and no other processes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+from typing import BinaryIO
 
 from postfix_archive.search import extraction
 from postfix_archive.search.content import MessageContent
@@ -39,15 +40,21 @@ def main(cpu: float, killed_cpu: int, memory: int) -> None:
     gc.freeze()  # or each full collection looks at all modules: 5 % of the time
     requests = sys.stdin.buffer
     while mode := requests.read(1):
-        length = int.from_bytes(requests.read(LENGTH_SIZE), "big")
-        original = requests.read(length)
-        _renew_cpu_limit(killed_cpu)
-        timer.is_late = False
-        signal.setitimer(signal.ITIMER_PROF, cpu, REPEAT_SECONDS)
-        content = extraction.extract(
-            original, timer, without_libraries=mode == WITHOUT_LIBRARIES
-        )
-        _reply(content)
+        count = _read_length(requests)
+        lengths = [_read_length(requests) for _ in range(count)]
+        # All of them, before the first reply: the parent reads none before that.
+        for original in [requests.read(each) for each in lengths]:
+            _renew_cpu_limit(killed_cpu)
+            timer.is_late = False
+            signal.setitimer(signal.ITIMER_PROF, cpu, REPEAT_SECONDS)
+            content = extraction.extract(
+                original, timer, without_libraries=mode == WITHOUT_LIBRARIES
+            )
+            _reply(content)
+
+
+def _read_length(requests: BinaryIO) -> int:
+    return int.from_bytes(requests.read(LENGTH_SIZE), "big")
 
 
 def _reply(content: MessageContent) -> None:

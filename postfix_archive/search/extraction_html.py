@@ -8,9 +8,13 @@ from __future__ import annotations
 import html as html_entities
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from postfix_archive.search import charset
 from postfix_archive.search.extraction_limits import HTML_LIMIT
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
 
 MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 # These end a word; all other elements are inside lines.
@@ -55,8 +59,8 @@ def text_and_links(html: str) -> tuple[str, str]:
     if tree.root is None:
         return "", ""
     for node in tree.root.traverse(include_text=True):
-        tag, previous = node.tag, node.prev
-        if tag in BLOCKS or (previous is not None and previous.tag in BLOCKS):
+        tag = node.tag
+        if tag in BLOCKS or _follows_block(node):
             texts.append("\n")
         if tag == TEXT_NODE:
             texts.append(node.text_content or "")
@@ -68,6 +72,11 @@ def text_and_links(html: str) -> tuple[str, str]:
     nodes = tree.css("[href]")
     targets = [(each.attributes.get("href") or "").strip() for each in nodes]
     return text, "\n".join(_links(targets, {*text.split()})) if targets else ""
+
+
+def _follows_block(node: LexborNode) -> bool:
+    previous = node.prev
+    return previous is not None and previous.tag in BLOCKS
 
 
 def _links(targets: list[str], words: set[str]) -> Iterator[str]:

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,53 +115,83 @@ class Extractor:
         self._process = self._connection = None
 
     def extract(self, original: bytes) -> MessageContent:
-        """Return the content of a message.
+        """Return the content of a message; see extract_all()."""
+        [content] = self.extract_all([original])
+        return content
 
-        If the child does not cope with it, a second one reads it without libraries; if
+    def extract_all(self, originals: Sequence[bytes]) -> Iterator[MessageContent]:
+        """Yield the content of each message; all are sent to the child at once.
+
+        If the child does not cope with one, a second one reads it without libraries; if
         that fails too, it has what its header says. ``problems`` has the reason. Raises
         OSError only if no child can be started.
         """
-        reasons: list[str] = []
-        content = self._try(original, WITH_LIBRARIES, reasons)
-        content = content or self._try(original, WITHOUT_LIBRARIES, reasons)
+        done = 0
+        while done < len(originals):
+            reasons: list[str] = []
+            for content in self._try(originals[done:], WITH_LIBRARIES, reasons):
+                done += 1
+                yield content
+            if reasons:
+                yield self._without_libraries(originals[done], reasons)
+                done += 1
+
+    def _without_libraries(self, original: bytes, reasons: list[str]) -> MessageContent:
+        """Return the content of a message over which the child has failed."""
+        content = next(self._try([original], WITHOUT_LIBRARIES, reasons), None)
         content = content or _header_only(original)
         problems = dict.fromkeys((*reasons, *content.problems))
-        return content._replace(problems=tuple(problems)) if reasons else content
+        return content._replace(problems=tuple(problems))
 
     def _try(
-        self, original: bytes, mode: bytes, reasons: list[str]
-    ) -> MessageContent | None:
-        """Return the child's reply; if there is none, end it and append the reason."""
+        self, originals: Sequence[bytes], mode: bytes, reasons: list[str]
+    ) -> Iterator[MessageContent]:
+        """Yield the child's replies, up to the first one that is none.
+
+        Then appends the reason. Ends a child that has not replied to all, so that no
+        reply can be taken for that to a later message, and one that is out of memory.
+        """
         self.start()
+        missing = len(originals)
         try:
-            content = self._call(original, mode)
+            self._send(originals, mode)
+            for _ in originals:
+                content = self._reply()
+                self._message_count += 1
+                missing -= 1
+                is_full = any(each.endswith(MEMORY_LIMIT) for each in content.problems)
+                if is_full or self._message_count >= MESSAGES_PER_PROCESS:
+                    missing = 0
+                    self.close()
+                yield content
+                if self._process is None:
+                    return
         except TimeoutError:
             reasons.append(TIME_LIMIT)
         except OSError:
             reasons.append(self._reason())
         except (ValueError, RecursionError, OverflowError):
             reasons.append(f"{FAILED} (invalid reply)")
-        else:
-            self._message_count += 1
-            is_full = any(each.endswith(MEMORY_LIMIT) for each in content.problems)
-            if is_full or self._message_count >= MESSAGES_PER_PROCESS:
+        finally:
+            if missing:
                 self.close()
-            return content
-        self.close()
-        return None
 
-    def _call(self, original: bytes, mode: bytes) -> MessageContent:
-        """Send a message; return its content.
+    def _send(self, originals: Sequence[bytes], mode: bytes) -> None:
+        """Send messages. Raises OSError, TimeoutError if it takes too long."""
+        assert self._connection is not None
+        self._connection.settimeout(self._limits.wall)
+        # One byte above the limit, so that the child sees that the rest is missing.
+        requests = [each[: MESSAGE_LIMIT + 1] for each in originals]
+        numbers = (len(requests), *map(len, requests))
+        lengths = (each.to_bytes(LENGTH_SIZE, "big") for each in numbers)
+        self._connection.sendall(b"".join((mode, *lengths, *requests)))
+
+    def _reply(self) -> MessageContent:
+        """Return the content of the next message.
 
         Raises OSError, TimeoutError if it is late, ValueError for an invalid reply.
         """
-        assert self._connection is not None
         deadline = time.monotonic() + self._limits.wall
-        self._connection.settimeout(self._limits.wall)
-        # One byte above the limit, so that the child sees that the rest is missing.
-        request = original[: MESSAGE_LIMIT + 1]
-        size = len(request).to_bytes(LENGTH_SIZE, "big")
-        self._connection.sendall(b"".join((mode, size, request)))
         header = self._receive(2 * LENGTH_SIZE, deadline)
         length = int.from_bytes(header[:LENGTH_SIZE], "big")
         text_length = int.from_bytes(header[LENGTH_SIZE:], "big")

@@ -162,7 +162,7 @@ class IndexService:
             directory = f"{self._directory}/{archive}"
             self._indexes[archive] = ArchiveIndex(directory, path, self._warn)
         index = self._indexes[archive]
-        one = indexer.Indexer(self._store, archive, index, self._extractor.extract)
+        one = indexer.Indexer(self._store, archive, index, self._extractor.extract_all)
         for added in one.catch_up():
             self._progress(archive, added)
             self._loop.sleep(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import dropwhile
 
 from postfix_archive.errors import (
@@ -43,6 +43,7 @@ COMMIT_SECONDS = 4.0
 CHUNK_LINES = 100
 CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
 ADDED_SIZE = 2_000_000  # characters of text that wait to be added together
+READ_SIZE = 1 << 19  # bytes of originals that are extracted together
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Of these depends what finds a message; the others only belong to it.
@@ -57,7 +58,8 @@ INDEXED_EVENTS = {
 NO_CONTENT = extraction_header.NO_CONTENT._replace(
     problems=("copy: missing or damaged",)
 )
-Extract = Callable[[bytes], MessageContent]  # such as extraction_process.Extractor's
+# Such as extraction_process.Extractor's.
+ExtractAll = Callable[[Sequence[bytes]], Iterator[MessageContent]]
 EventsById = dict[str, dict[int, Event]]  # the events of a message by their offsets
 
 
@@ -65,12 +67,16 @@ class Indexer:
     """Catches up the index of one archive."""
 
     def __init__(
-        self, store_directory: str, archive: str, index: IndexWriter, extract: Extract
+        self,
+        store_directory: str,
+        archive: str,
+        index: IndexWriter,
+        extract_all: ExtractAll,
     ) -> None:
         self._store_directory = store_directory
         self._archive = archive
         self._index = index
-        self._extract = extract
+        self._extract_all = extract_all
         self._path = journal_reader.path_of(store_directory, archive)
 
     def catch_up(self) -> Iterator[int]:
@@ -129,7 +135,8 @@ class Indexer:
         ):
             if line.kind == journal.ARCHIVED:
                 name = line.field("file")
-                return index_entry.from_content(self._extracted(self._copied(name)))
+                [content] = self._contents([_original(self._copied(name))])
+                return index_entry.from_content(content)
         return index_entry.from_content(NO_CONTENT)
 
     def _copied(self, name: str) -> Iterator[bytes]:
@@ -154,12 +161,39 @@ class Indexer:
 
     def _messages(self, new: Iterable[dict[int, Event]]) -> Iterator[NewMessage]:
         """Yield the messages of whose events the first one is there."""
-        for events in new:
-            for message in record.merge(self._archive, events.values()).values():
-                if message.files:
-                    content = index_entry.from_content(self._content(message))
-                    record_entry = index_entry.from_record(message)
-                    yield NewMessage(record_entry, content, [*events])
+        unread = (
+            (message, [*events])
+            for events in new
+            for message in record.merge(self._archive, events.values()).values()
+            if message.files
+        )
+        while some := [*self._read(unread)]:
+            contents = self._contents([original for _, _, original in some])
+            for (message, offsets, _), content in zip(some, contents, strict=True):
+                record_entry = index_entry.from_record(message)
+                content_entry = index_entry.from_content(content)
+                yield NewMessage(record_entry, content_entry, offsets)
+
+    def _read(
+        self, unread: Iterator[tuple[Record, list[int]]]
+    ) -> Iterator[tuple[Record, list[int], bytes | None]]:
+        """Yield some messages with their originals: those of about READ_SIZE."""
+        size = 0
+        for message, offsets in unread:
+            original = _original(record_reader.original(self._store_directory, message))
+            yield message, offsets, original
+            size += len(original or b"")
+            if size > READ_SIZE:
+                return
+
+    def _contents(self, originals: Sequence[bytes | None]) -> Iterator[MessageContent]:
+        """Yield the content of each original, NO_CONTENT of None."""
+        contents = self._extract_all([each for each in originals if each is not None])
+        try:
+            for each in originals:
+                yield NO_CONTENT if each is None else next(contents)
+        except OSError as error:
+            raise IndexFailed(f"process for extraction: {error.strerror}") from error
 
     def _update(self, offsets: list[int]) -> None:
         lines = journal_reader.lines_at(self._path, offsets)
@@ -167,22 +201,17 @@ class Indexer:
         for message in record.merge(self._archive, events).values():
             self._index.update(index_entry.from_record(message), offsets)
 
-    def _content(self, message: Record) -> MessageContent:
-        return self._extracted(record_reader.original(self._store_directory, message))
 
-    def _extracted(self, chunks: Iterable[bytes]) -> MessageContent:
-        try:
-            original = read_original(chunks)
-        except CopyUnreachable:
+def _original(chunks: Iterable[bytes]) -> bytes | None:
+    """Return an original, None if it cannot be read."""
+    try:
+        return read_original(chunks)
+    except CopyUnreachable:
+        raise
+    except (RecordDamaged, StoreFailed) as error:
+        if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
             raise
-        except (RecordDamaged, StoreFailed) as error:
-            if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
-                raise
-            return NO_CONTENT
-        try:
-            return self._extract(original)
-        except OSError as error:
-            raise IndexFailed(f"process for extraction: {error.strerror}") from error
+        return None
 
 
 def _from_archived(events: dict[int, Event]) -> dict[int, Event]:

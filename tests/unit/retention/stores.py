@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import pytest
 
@@ -20,7 +21,7 @@ LUNCH = b"From: bob@example.org\r\nSubject: lunch\r\n\r\nat noon\r\n"
 class InlineExtractor:
     """Takes the place of extraction_process.Extractor, which starts a process."""
 
-    extract = staticmethod(extraction.extract)
+    extract_all = functools.partial(map, extraction.extract)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -33,5 +34,6 @@ def index(store: SampleStore) -> None:
         journal_path = journal_reader.path_of(path, archive)
         one = ArchiveIndex(f"{directory}/{archive}", journal_path, pytest.fail)
         with contextlib.closing(one):
-            for _ in Indexer(path, archive, one, extraction.extract).catch_up():
+            extract_all = InlineExtractor.extract_all
+            for _ in Indexer(path, archive, one, extract_all).catch_up():
                 pass

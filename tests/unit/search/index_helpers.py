@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.search import extraction, indexer, search
+from postfix_archive.search import extraction, search
 from postfix_archive.search.archive_index import ArchiveIndex
+from postfix_archive.search.content import MessageContent
+from postfix_archive.search.indexer import Indexer
 from postfix_archive.store import journal_reader, record_reader
 
 from unit.examples import make_settings
 from unit.search import corpus
+
+Extract = Callable[[bytes], MessageContent]
 
 
 def settings_of(store: Path) -> Settings:
@@ -21,14 +27,15 @@ def settings_of(store: Path) -> Settings:
     )
 
 
-def catch_up(store: Path, extract: indexer.Extract = extraction.extract) -> list[str]:
+def catch_up(store: Path, extract: Extract = extraction.extract) -> list[str]:
     """Catch the indexes of all archives up; return the warnings."""
     warnings: list[str] = []
+    extract_all = functools.partial(map, extract)
     for archive in record_reader.archives(str(store)):
         path = journal_reader.path_of(str(store), archive)
         index = ArchiveIndex(f"{store}-index/{archive}", path, warnings.append)
         with contextlib.closing(index):
-            for _ in indexer.Indexer(str(store), archive, index, extract).catch_up():
+            for _ in Indexer(str(store), archive, index, extract_all).catch_up():
                 pass
     return warnings
 

@@ -7,7 +7,7 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -358,3 +358,58 @@ def test_where_no_process_can_be_started_the_caller_is_told(
     extractor = Extractor()
     with pytest.raises(OSError), extractor:
         pass
+
+
+def numbered(number: int) -> bytes:
+    return b"Subject: hello\r\n\r\ntext %d\r\n" % number
+
+
+BOMB = mail(b"text/html", b"<div>" * 200_000)
+
+
+@pytest.mark.parametrize("places", [(0,), (2, 3), (6,)])
+def test_of_messages_sent_together_a_bomb_harms_itself_alone(
+    extractor: Extractor, places: Sequence[int]
+) -> None:
+    mails = [BOMB if each in places else numbered(each) for each in range(7)]
+    for original, found in zip(mails, extractor.extract_all(mails), strict=True):
+        if original == BOMB:
+            assert found.problems[0] == TIME_LIMIT
+        else:
+            assert found == extraction.extract(original)
+
+
+@pytest.mark.parametrize("killed_before", range(5))
+def test_a_process_that_is_killed_costs_no_other_message_of_those_sent_together(
+    killed_before: int,
+) -> None:
+    class KilledOnce(Extractor):
+        receptions = 0  # two for each reply
+
+        def _receive(self, size: int, deadline: float) -> bytes:
+            if self.receptions == 2 * killed_before:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self.receptions += 1
+            return super()._receive(size, deadline)
+
+    mails = [numbered(each) for each in range(5)]
+    with KilledOnce() as killed:
+        found = [*killed.extract_all(mails)]
+    assert [each.text for each in found] == [f"text {each}" for each in range(5)]
+
+
+def test_replies_that_nobody_took_are_of_no_later_message(extractor: Extractor) -> None:
+    contents = extractor.extract_all([numbered(each) for each in range(5)])
+    assert next(contents).text == "text 0"
+    del contents
+    assert extractor.extract(PLAIN).text == "the text"
+
+
+def test_messages_sent_together_may_be_larger_than_the_buffers(
+    extractor: Extractor,
+) -> None:
+    mails = [numbered(each) + b"word " * MIB for each in range(3)]
+    for original, found in zip(mails, extractor.extract_all(mails), strict=True):
+        assert found == extraction.extract(original)
+    assert [*extractor.extract_all([])] == []
