@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 NO_LOGIN = 0xFFFFFFFF  # loginuid of a process that no login started
@@ -136,7 +135,8 @@ def is_web_user(name: str) -> bool:
 def login_uid(process_id: int) -> int | None:
     """Return the user id with which somebody logged in, None if it is unknown."""
     try:
-        uid = int(Path(f"/proc/{process_id}/loginuid").read_text("ascii"))
+        with open(f"/proc/{process_id}/loginuid", encoding="ascii") as file:
+            uid = int(file.read())
     except (OSError, ValueError):
         return None
     return None if uid == NO_LOGIN else uid

@@ -20,7 +20,7 @@ from postfix_archive.search.index_schema import (
     OUTCOME_BITS,
     TO,
 )
-from postfix_archive.store import journal_event
+from postfix_archive.store import journal, journal_event
 from postfix_archive.store.record import Pass, Record
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ else:
         from hashlib import blake2b
 
 SUBJECT_LIMIT = 1000  # characters that a page of hits may show (RFC 5322 2.1.1: 998)
+# Of these depends what finds a message; other events only belong to it.
+MATCHED_EVENTS = {*journal.CAPTURE_EVENTS, journal.OUTCOME, journal.RETENTION}
 FOR_EVER = 1 << 40  # Unix time: the year 36812
 NAME_LIMIT = 320  # characters of an address (RFC 3696 3) or of another value
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import sqlite3
 import struct
-import urllib.parse
 from collections.abc import Iterator
 
 from postfix_archive.errors import IndexDamaged, IndexFailed, StoreFailed
@@ -26,6 +25,7 @@ HEADER = struct.Struct(">16sH10xI")  # sqlite.org/fileformat.html: size of a pag
 HEADER_SIZE = 32  # bytes that are read
 # Parameters of sqlite.org/uri.html: no locks; no locks and no log.
 UNLOCKED, IMMUTABLE = "&vfs=unix-none", "&immutable=1"
+URI_ESCAPES = {ord(each): f"%{ord(each):02x}" for each in "%?#"}  # ibid.
 DAMAGED = "-damaged"  # a file that a search makes: what it has read must be built again
 SIDE_FILES = ("-wal", "-shm", "-journal", DAMAGED)
 # They read the schema, the structure of each FTS5 index, and some pages of each.
@@ -101,7 +101,7 @@ def open_for_reading(path: str) -> sqlite3.Connection:
 
 
 def _open_for_reading(path: str, option: str) -> sqlite3.Connection:
-    uri = f"file:{urllib.parse.quote(path)}?mode=ro{option}"
+    uri = f"file:{path.translate(URI_ESCAPES)}?mode=ro{option}"
     connection = sqlite3.connect(
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=0
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from postfix_archive.store import outcome, outcome_summary
 
-VERSION = 5  # of tables and terms; another one is built again
+VERSION = 6  # of tables and terms; another one is built again
 APPLICATION_ID = 0x70666173  # PRAGMA application_id: "pfas"
 
 # Body first: FTS5 stores no column number for terms of the first column.

@@ -46,10 +46,8 @@ ADDED_SIZE = 2_000_000  # characters of text that wait to be added together
 READ_SIZE = 1 << 19  # bytes of originals that are extracted together
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-# Of these depends what finds a message; the others only belong to it.
-MATCHED_EVENTS = {*journal.CAPTURE_EVENTS, journal.OUTCOME, journal.RETENTION}
 INDEXED_EVENTS = {
-    *MATCHED_EVENTS,
+    *index_entry.MATCHED_EVENTS,
     *journal.REPORT_EVENTS,
     *journal.REQUEST_EVENTS,
     journal.MAILED,

@@ -30,7 +30,13 @@ from postfix_archive.search.archive_index import IndexState
 from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.query_nodes import Any, Node, Range, Word
 from postfix_archive.search.search import Search
-from postfix_archive.store import journal, journal_reader, record, record_reader
+from postfix_archive.store import (
+    journal,
+    journal_reader,
+    journal_search,
+    record,
+    record_reader,
+)
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
@@ -187,8 +193,8 @@ def _tail(settings: Settings, archive: str, position: int) -> dict[str, list[int
 def decisions(settings: Settings, archive: str) -> Iterator[Line]:
     """Yield the lines of journal.DECISION_EVENTS of an archive, oldest first.
 
-    The index knows where they are; what it lacks is read, without an index all of the
-    journal: 3 s for a million lines.
+    The index knows where they are; what it lacks is searched, without an index all of
+    the journal.
     """
     path = journal_reader.path_of(settings.archive_store_directory, archive)
     state = _state(settings, archive) or IndexState()
@@ -201,9 +207,7 @@ def decisions(settings: Settings, archive: str) -> Iterator[Line]:
                 " postfix-archive index --rebuild, and verify"
             )
         yield line
-    for line in journal_reader.lines(path, state.position):
-        if line.kind in journal.DECISION_EVENTS:
-            yield line
+    yield from journal_search.lines_of(path, state.position, journal.DECISION_EVENTS)
 
 
 def _position(settings: Settings, archive: str) -> int | None:
@@ -276,41 +280,38 @@ def _node(text: str) -> Node:
 def _streamed_matches(
     store: str, text: str, archive: str, position: int = 0
 ) -> Iterator[Place]:
-    """Yield the matches in a journal from a position on; reads it twice."""
+    """Yield the matches in a journal from a position on.
+
+    Reads it once if the text is an archive id or its first characters, else twice.
+    """
     path = journal_reader.path_of(store, archive)
-    offsets: dict[str, list[int]] = {
-        archive_id: []
-        for archive_id in islice(
-            _matching_ids(store, text, archive, position), record_reader.MATCH_LIMIT + 1
-        )
-    }
-    for line in _lines_with(path, position, offsets) if offsets else ():
+    offsets: dict[str, list[int]] = {}
+    for line in _lines_with(path, position, {text, text.lower()}):
         archive_id = _archive_id(line)
-        if archive_id in offsets:
+        if archive_id and _has_id(line, archive_id, text):
+            offsets.setdefault(archive_id, []).append(line.offset)
+            if len(offsets) > record_reader.MATCH_LIMIT:
+                break
+    if "@" in text and not offsets:
+        found = _with_message_id(store, text.strip("<>"), archive, position)
+        offsets = {each: [] for each in islice(found, record_reader.MATCH_LIMIT + 1)}
+    # A line need not have the other ids.
+    others: dict[str, list[int]] = {
+        each: [] for each in offsets if not each.startswith(text)
+    }
+    offsets |= others
+    for line in _lines_with(path, position, others):
+        archive_id = _archive_id(line)
+        if archive_id in others:
             offsets[archive_id].append(line.offset)
     for archive_id, lines in offsets.items():
         yield Place(archive, archive_id, tuple(lines))
 
 
-def _matching_ids(store: str, text: str, archive: str, position: int) -> Iterator[str]:
-    """Yield the archive ids of the messages with this id, each once."""
-    path = journal_reader.path_of(store, archive)
-    seen: set[str] = set()
-    for line in _lines_with(path, position, (text, text.lower())):
-        archive_id = _archive_id(line)
-        if archive_id and archive_id not in seen and _has_id(line, archive_id, text):
-            seen.add(archive_id)
-            yield archive_id
-    if "@" in text and not seen:
-        yield from _with_message_id(store, text.strip("<>"), archive, position)
-
-
 def _lines_with(path: str, position: int, texts: Iterable[str]) -> Iterator[Line]:
     """Yield the lines that contain one of these ids, in whatever field."""
-    needles = {os.fsencode(each) for each in texts}
-    for line in journal_reader.lines(path, position):
-        if any(each in line.content for each in needles):
-            yield line
+    needles = [os.fsencode(each) for each in texts]
+    return journal_search.lines_with(path, position, needles) if needles else iter(())
 
 
 def _has_id(line: Line, archive_id: str, text: str) -> bool:

@@ -19,10 +19,10 @@ from postfix_archive.errors import (
 )
 from postfix_archive.search import (
     archive_index,
+    index_entry,
     index_file,
     index_query,
     index_reader,
-    indexer,
     query_condition,
     search,
 )
@@ -67,7 +67,7 @@ class Matcher:
             newer = {
                 line.field("id")
                 for line in journal_reader.lines(path, position)
-                if line.kind in indexer.MATCHED_EVENTS
+                if line.kind in index_entry.MATCHED_EVENTS
             }
         except ValueError as error:
             raise JournalFailed(

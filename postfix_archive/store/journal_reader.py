@@ -119,7 +119,7 @@ def lines(path: str, offset: int = 0) -> Iterator[Line]:
 
     A journal that is shorter than offset has been replaced: it is read from the start.
     """
-    with _open(path) as file:
+    with opened(path) as file:
         yield from _lines(file, offset if _size(file) >= offset else 0)
 
 
@@ -133,7 +133,7 @@ def lists_of_lines_at(
     path: str, lists: Iterable[Iterable[int]]
 ) -> Iterator[list[Line]]:
     """Yield for each list of offsets the lines that begin at them."""
-    with _open(path) as file:
+    with opened(path) as file:
         for offsets in lists:
             yield [line for each in offsets for line in islice(_lines(file, each), 1)]
 
@@ -146,7 +146,7 @@ def lines_between(path: str, begin: float, end: float | None = None) -> Iterator
     """
     first_time = _timestamp(begin - CLOCK_SLACK)
     last_time = "~" if end is None else _timestamp(end + CLOCK_SLACK)
-    with _open(path) as file:
+    with opened(path) as file:
         for line in _lines(file, _find_start(file, first_time)):
             time = line.time
             if time > last_time:
@@ -157,7 +157,7 @@ def lines_between(path: str, begin: float, end: float | None = None) -> Iterator
 
 def last_lines(path: str) -> Iterator[Line]:
     """Yield the whole lines in the last TAIL_SIZE bytes."""
-    with _open(path) as file:
+    with opened(path) as file:
         start = max(0, _size(file) - TAIL_SIZE)
         file.seek(start)
         if start:
@@ -171,7 +171,7 @@ def events_after(path: str, offset: int = 0) -> Iterator[tuple[int, Event]]:
     Torn and damaged lines are left out, and those whose details are struck out. A
     journal that is shorter than offset has none: compare end_offset().
     """
-    with _open(path) as file:
+    with opened(path) as file:
         for line in _lines(file, offset):
             event = valid_event(line)
             if event is not None:
@@ -207,7 +207,7 @@ def segments(path: str) -> list[tuple[str, int, int]]:
 
 def end_offset(path: str) -> int:
     """Return the offset at which a journal's last whole line ends; 0 for none."""
-    with _open(path) as file:
+    with opened(path) as file:
         end = _size(file)
         step = 1
         while end:
@@ -223,7 +223,7 @@ def end_offset(path: str) -> int:
 
 def line_before(path: str, end: int) -> bytes:
     """Return the line that ends at an offset; b"" if none does."""
-    with _open(path) as file:
+    with opened(path) as file:
         step = 1 << 13
         while True:
             start = max(0, end - step)
@@ -242,7 +242,7 @@ def lines_backwards(path: str, end: int | None = None) -> Iterator[Line]:
 
     What is between the last line end and the offset is left out.
     """
-    with _open(path) as file:
+    with opened(path) as file:
         start = _size(file) if end is None else min(end, _size(file))
         rest = b""  # the end of a line that begins in an earlier block
         while start > 0:
@@ -262,7 +262,7 @@ def lines_backwards(path: str, end: int | None = None) -> Iterator[Line]:
 def require_format(path: str) -> None:
     """Raise JournalFailed for a journal of store format 1; read nothing."""
     if os.path.isfile(path):
-        with _open(path):
+        with opened(path):
             pass
 
 
@@ -278,7 +278,7 @@ def valid_event(line: Line) -> Event | None:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[BinaryIO]:
+def opened(path: str) -> Iterator[BinaryIO]:
     """Open a journal, a missing one as an empty file; translate OSError."""
     try:
         with Segments(path) as segments:

@@ -27,6 +27,7 @@ from postfix_archive.store import (
     journal_event,
     journal_format,
     journal_reader,
+    journal_search,
     record,
     record_index,
 )
@@ -391,10 +392,9 @@ def _removal(id_prefix: str, directory: str) -> str:
     """Return when and by which rule a record was removed, "" if none was."""
     text = ""
     for archive in archives(directory):
+        path = journal_reader.path_of(directory, archive)
         with contextlib.suppress(JournalFailed):
-            for line in journal_reader.lines(
-                journal_reader.path_of(directory, archive)
-            ):
+            for line in journal_search.lines_with(path, 0, [os.fsencode(id_prefix)]):
                 archive_id = journal_format.string_field(line.content, "id")
                 if line.kind in journal.REMOVAL_EVENTS and archive_id.startswith(
                     id_prefix

@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import stat
-from pathlib import Path
+from collections.abc import Iterator
 
 from postfix_archive.system import privileges
 
@@ -25,15 +25,22 @@ def first_blocked_directory(path: str, user: str) -> str:
     the permissions of others.
     """
     uid, groups = _user_and_group_ids(user)
-    paths = (Path(path), Path(os.path.realpath(path)))
-    for directory in (parent for each in paths for parent in reversed(each.parents)):
+    paths = (path, os.path.realpath(path))
+    for directory in (parent for each in paths for parent in _parents(each)):
         try:
-            directory_stat = directory.stat()
+            directory_stat = os.stat(directory)
         except OSError:
             continue
         if not _can_search(directory_stat, uid, groups) and not _has_acl(directory):
-            return str(directory)
+            return directory
     return ""
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield the directories above an absolute path, the highest first."""
+    names = path.split("/")
+    for number in range(1, len(names)):
+        yield "/".join(names[:number]) or "/"
 
 
 def execute_obstacle(path: str, user: str) -> str:
@@ -70,7 +77,8 @@ def is_mount_point(path: str) -> bool:
     rename(2) onto such a file fails with EBUSY. path has no symlinks.
     """
     try:
-        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        with open("/proc/self/mountinfo", "rb") as file:
+            mounts = file.read().splitlines()
     except OSError:
         return False
     return os.fsencode(path) in (_unescape(line.split()[4]) for line in mounts)
@@ -108,7 +116,7 @@ def _can_search(directory_stat: os.stat_result, uid: int, groups: set[int]) -> b
     return bool(directory_stat.st_mode & stat.S_IXOTH)
 
 
-def _has_acl(directory: Path) -> bool:
+def _has_acl(directory: str) -> bool:
     try:
         return ACL_ATTRIBUTE in os.listxattr(directory)
     except OSError:

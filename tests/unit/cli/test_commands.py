@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -114,3 +117,19 @@ def test_what_is_no_address_is_no_archive() -> None:
 def test_what_is_no_date_is_refused(value: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a date"):
         options.Date().convert(value, None, None)
+
+
+def test_a_command_that_only_lists_imports_nothing_for_processes() -> None:
+    program = "import postfix_archive.cli.main, postfix_archive.cli.listing, sys;"
+    program += (
+        " sys.exit(' '.join({'pathlib', 'socket', 'subprocess'} & {*sys.modules}))"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env={"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.split() == []
