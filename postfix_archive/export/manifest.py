@@ -125,17 +125,14 @@ def _header_texts(head: bytes) -> dict[str, bytes]:
 
     Of Message-ID: the first one.
     """
-    values: dict[str, list[bytes]] = {
-        each: [] for each in ("message-id", *HEADER_FIELDS)
+    values: dict[bytes, list[bytes]] = {
+        each.encode(): [] for each in ("message-id", *HEADER_FIELDS)
     }
     for field in header.fields(head):
-        name = field.name.decode("ascii")
-        if name in values:
-            values[name].append(field.value[:VALUE_LIMIT])
-    return {
-        name: b", ".join(each[:1] if name == "message-id" else each)
-        for name, each in values.items()
-    }
+        if field.name in values:
+            values[field.name].append(field.value[:VALUE_LIMIT])
+    del values[b"message-id"][1:]
+    return {name.decode(): b", ".join(each) for name, each in values.items()}
 
 
 def _decoded(value: bytes) -> str:

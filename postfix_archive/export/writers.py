@@ -7,6 +7,7 @@ so that an export that is killed at any point has each message once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -126,13 +127,17 @@ class MaildirWriter(FileWriter):
         super().continue_after(last)
 
     def _name(self, message: Message) -> str:
-        # Two archives can have the same archive id.
-        tag = hashlib.sha256(message.archive.encode()).hexdigest()[:8]
-        name = f"{int(message.arrival)}.{message.stem}.{tag}"
+        name = f"{int(message.arrival)}.{message.stem}.{_tag(message.archive)}"
         return f"{self.ROOT}/cur/{name}:2,S"
 
     def _content(self, message: Message) -> Iterable[bytes]:
         return smtp_data.to_lf(message.content())
+
+
+@functools.cache
+def _tag(archive: str) -> str:
+    """Return what tells an archive from another one, which can have the same ids."""
+    return hashlib.sha256(archive.encode()).hexdigest()[:8]
 
 
 class AppendWriter(Writer):

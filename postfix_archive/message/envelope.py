@@ -29,6 +29,7 @@ CLIENT_FIELDS = (
     ("sasl_username", b"Archive-SASL-Username"),
     ("sasl_sender", b"Archive-SASL-Sender"),
 )
+_CLIENT_KEYS = [(name, field.lower()) for name, field in CLIENT_FIELDS]
 
 
 class Recipient:
@@ -259,12 +260,7 @@ def parse(text: bytes) -> Envelope:
                 for name, value in pairs
                 if name == b"archive-request"
             ),
-            client=Client(
-                **{
-                    name: fields.get(field.lower(), b"")
-                    for name, field in CLIENT_FIELDS
-                }
-            ),
+            client=Client(**{name: fields.get(key, b"") for name, key in _CLIENT_KEYS}),
             arrival=dates.parse_rfc5322(fields.get(b"arrival-date", b"")),
             envid=fields.get(b"original-envelope-id", b""),
             ret=fields.get(b"archive-dsn-ret", b""),
@@ -328,9 +324,5 @@ def _parse_recipients(groups: list[bytes]) -> Iterable[Recipient]:
 
 
 def _parse_fields(group: bytes) -> list[tuple[bytes, bytes]]:
-    pairs = []
-    for line in group.split(b"\r\n"):
-        name, colon, value = line.partition(b":")
-        if colon:
-            pairs.append((name.lower(), value.strip()))
-    return pairs
+    parts = [line.partition(b":") for line in group.split(b"\r\n")]
+    return [(name.lower(), value.strip()) for name, colon, value in parts if colon]
