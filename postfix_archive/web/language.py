@@ -16,6 +16,7 @@ from pathlib import Path
 
 from babel import Locale, dates, negotiate_locale, numbers, support
 from babel.messages import mofile, pofile
+from babel.messages.catalog import Catalog
 from flask import Flask, Response, g, has_request_context, request, url_for
 from markupsafe import Markup
 
@@ -31,17 +32,29 @@ SIZE_STEP = 1000
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-@functools.cache
-def _catalogue(code: str) -> support.NullTranslations:
+def _read(code: str) -> Catalog:
     path = DIRECTORY / code / "LC_MESSAGES" / "messages.po"
     if not path.exists():
-        return support.NullTranslations()
+        return Catalog()
     with path.open("rb") as file:
-        catalogue = pofile.read_po(file, locale=code)
+        return pofile.read_po(file, locale=code)
+
+
+@functools.cache
+def _catalogue(code: str) -> support.NullTranslations:
     compiled = io.BytesIO()
-    mofile.write_mo(compiled, catalogue)
+    mofile.write_mo(compiled, _read(code))
     compiled.seek(0)
     return support.Translations(compiled)
+
+
+def texts_in_context(code: str, context: str) -> list[tuple[str, str]]:
+    """Return the texts of a context in a catalogue, each with its translation."""
+    return [
+        (str(each.id), str(each.string))
+        for each in _read(code)
+        if each.context == context and each.string
+    ]
 
 
 def code() -> str:

@@ -18,7 +18,7 @@ from postfix_archive.web.user import User
 blueprint = Blueprint("users", __name__)
 CHANGES_SHOWN = 100
 ONE_TIME = "one_time_password"  # key of the session: shown once
-needs_admin = site.needs(lambda user: user.is_admin, "admins")
+needs_admin = site.needs(lambda user: user.is_admin, site.FOR_ADMINS)
 
 
 @blueprint.get("/users")
