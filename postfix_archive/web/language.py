@@ -27,7 +27,7 @@ LANGUAGES = {"en": "English", "de": "Deutsch"}
 LOCALES = {"en": Locale.parse("en_GB"), "de": Locale.parse("de_DE")}
 DIRECTORY = Path(__file__).with_name("translations")
 # From those of Python's numbers, which are the English ones.
-SEPARATORS: dict[str, dict[int, str]] = {"en": {}, "de": str.maketrans(",.", ".,")}
+SEPARATORS: dict[str, dict[int, int]] = {"en": {}, "de": str.maketrans(",.", ".,")}
 KEY = "language"  # of the cookie, and in a URL
 COOKIE_TIME = 365 * 86400  # seconds
 SIZE_STEP = 1000

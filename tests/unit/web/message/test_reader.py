@@ -1,4 +1,4 @@
-"""Reading a message that is larger than what a page reads: memory, and what is listed."""
+"""Reading a message larger than what a page reads: its memory, and what is listed."""
 
 from __future__ import annotations
 
