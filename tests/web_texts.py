@@ -12,6 +12,10 @@ from typing import Any
 from babel.messages import extract, pofile
 from babel.messages.catalog import Catalog
 
+from postfix_archive.web import error_texts
+
+import web_error_texts
+
 PACKAGE = Path(__file__).resolve().parent.parent / "postfix_archive" / "web"
 CATALOGUE = PACKAGE / "translations" / "de" / "LC_MESSAGES" / "messages.po"
 METHODS = [("**.py", "python"), ("templates/**.html", "jinja2")]
@@ -22,11 +26,13 @@ WIDTH = 88
 
 
 def texts() -> Catalog:
-    """Return a catalogue of all texts in modules and templates."""
+    """Return a catalogue of all texts in modules and templates, and of errors."""
     catalogue = Catalog(locale="de", charset="utf-8")
     extracted: Any = extract.extract_from_dir(str(PACKAGE), METHODS, OPTIONS)
     for path, line, text, comments, context in extracted:
         catalogue.add(text, None, [(path, line)], (), comments, context=context)
+    for error_text, place in web_error_texts.error_texts().items():
+        catalogue.add(error_text, locations=[place], context=error_texts.CONTEXT)
     return catalogue
 
 

@@ -175,7 +175,7 @@ class _Extraction:
 
     def _add_html(self, content: bytes, declared: str) -> None:
         html = extraction_html.source(content, declared)
-        if len(html) == HTML_LIMIT:
+        if len(html) == HTML_LIMIT or len(content) > extraction_html.SOURCE_LIMIT:
             self.problems.append(f"html: cut at {HTML_LIMIT} characters")
         problem_count = len(self.problems)
         links: list[str] = []

@@ -31,6 +31,7 @@ META_CHARSET = re.compile(rb"""<meta\b[^>]*\bcharset\s*=\s*["']?([\w.:-]+)""", r
 # message; host and path are what people remember.
 LINK_END = re.compile("[?#]")
 LINK_LIMIT = 200  # characters
+SOURCE_LIMIT = 4 * HTML_LIMIT  # bytes that have as many characters
 WITHIN_MESSAGE = ("#", "cid:", "data:", "javascript:", "mid:")
 TAG = re.compile(r"<[^<>]*>")
 
@@ -41,7 +42,7 @@ def source(content: bytes, declared: str) -> str:
         declared = match[1].decode("ascii", "replace")
     if declared.lower().startswith("utf-16") and content[:1] == b"<":
         declared = ""  # it was in UTF-16 once
-    return charset.decode(content, declared)[:HTML_LIMIT]
+    return charset.decode(content[:SOURCE_LIMIT], declared)[:HTML_LIMIT]
 
 
 def text_and_links(html: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Used by extraction and by show, which name a part by the same number.
 from __future__ import annotations
 
 import binascii
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -72,6 +73,12 @@ class Part(NamedTuple):
     def content(self) -> bytes:
         """Return the decoded bytes; those of a nested message as it was sent."""
         return self.nested.raw() if self.nested else _decoded(self.entity)
+
+    def start(self, size: int) -> bytes:
+        """Return the first bytes of the content; text without a copy of the rest."""
+        if self.nested is None and _encoding(self.entity) not in (*ENCODED, *UUENCODED):
+            return self.entity.body(size)
+        return self.content()[:size]
 
     def first_bytes(self) -> bytes:
         """Return the start of the content."""
@@ -169,10 +176,10 @@ def _decoded(entity: Entity) -> bytes:
     if encoding == "quoted-printable":
         return binascii.a2b_qp(body)
     if encoding == "base64":
-        try:
-            return binascii.a2b_base64(body)
-        except binascii.Error:
-            return _decoded_by_email(body, encoding)
+        for padding in (b"", b"=="):  # missing where a message was cut
+            with contextlib.suppress(binascii.Error):
+                return binascii.a2b_base64(body + padding)
+        return _decoded_by_email(body, encoding)
     return _decoded_by_email(body, encoding) if encoding in UUENCODED else body
 
 

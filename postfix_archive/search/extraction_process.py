@@ -7,6 +7,7 @@ taken over by hostile content.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -234,15 +235,17 @@ def _header_only(original: bytes) -> MessageContent:
 
 
 def read_original(chunks: Iterable[bytes]) -> bytes:
-    """Return no more of an original than extraction looks at."""
-    kept: list[bytes] = []
+    """Return no more of an original than extraction looks at, and a byte.
+
+    It is in memory once: a buffer grows where it is, and is given away as it is.
+    """
+    kept = io.BytesIO()
     remaining = MESSAGE_LIMIT + 1
     for chunk in chunks:
-        kept.append(chunk[:remaining])
-        remaining -= len(kept[-1])
+        remaining -= kept.write(memoryview(chunk)[:remaining])
         if not remaining:
             break
-    return b"".join(kept)
+    return kept.getvalue()
 
 
 def child_rights() -> dict[str, Any]:

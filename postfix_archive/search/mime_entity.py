@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from typing import NamedTuple
 
 from postfix_archive.search import charset
@@ -100,9 +101,9 @@ class Entity:
         """The number of bytes of the body, as it was sent."""
         return self.end - self.body_start
 
-    def body(self) -> bytes:
-        """Return the body as it was sent."""
-        return self.source[self.body_start : self.end]
+    def body(self, size: int = sys.maxsize) -> bytes:
+        """Return the body as it was sent, or its first bytes."""
+        return self.source[self.body_start : min(self.end, self.body_start + size)]
 
     def raw(self) -> bytes:
         """Return header and body as they were sent."""

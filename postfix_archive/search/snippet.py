@@ -17,6 +17,7 @@ from postfix_archive.search.query_nodes import All, Any, Node, Word
 
 TEXT_FIELDS = ("", "body", "subject")
 BEFORE = 40  # characters before the first word that was found
+SHORT = 4_000  # characters of a text that are looked at first
 ACCENT = re.compile("[\u0300-\u036f]")
 CJK_RUN = re.compile(f"[{cjk.CHARACTERS}]")
 
@@ -35,8 +36,23 @@ def pattern(node: Node) -> re.Pattern[str] | None:
 
 
 def cut(text: str, words: re.Pattern[str] | None, length: int) -> Snippet:
-    """Return some characters of a text, around the first word that was found."""
-    text = " ".join(text.split())
+    """Return some characters of a text, around the first word that was found.
+
+    Most texts have it near their start, so that is looked at first. It may end within a
+    word, which could be taken for another: what is found must be well before its end.
+    """
+    for size in (SHORT, 8 * SHORT):
+        if len(text) > size:
+            start_of_text = " ".join(text[:size].split())
+            start, found = _cut(start_of_text, words, length)
+            is_inside = start + 2 * length <= len(start_of_text)
+            if is_inside and (found.marks or not words):
+                return found
+    return _cut(" ".join(text.split()), words, length)[1]
+
+
+def _cut(text: str, words: re.Pattern[str] | None, length: int) -> tuple[int, Snippet]:
+    """Return the part of a text without line breaks, and where in it that begins."""
     spans = _spans(text, words) if words else iter(())
     first = next(spans, None)
     start = max(0, first[0] - BEFORE) if first else 0
@@ -47,7 +63,7 @@ def cut(text: str, words: re.Pattern[str] | None, length: int) -> Snippet:
         if each[0] >= end:
             break
         marks.append((each[0] - start, min(each[1], end) - start))
-    return Snippet(text[start:end], tuple(marks))
+    return start, Snippet(text[start:end], tuple(marks))
 
 
 def _spans(text: str, words: re.Pattern[str]) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from postfix_archive import __version__
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, ReasonMissing
-from postfix_archive.web import database, language, sessions, site
+from postfix_archive.web import database, error_texts, language, sessions, site
 from postfix_archive.web.api import endpoints
 from postfix_archive.web.login import kept_form, logins
 from postfix_archive.web.navigation import navigation
@@ -86,6 +86,7 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     kept_form.install(app)
     logins.install(app)
     language.install(app)
+    app.add_template_filter(error_texts.translated)
     app.context_processor(_shared)
     app.after_request(_add_headers)
     app.register_error_handler(ArchiveError, _show_archive_error)

@@ -36,6 +36,8 @@ from postfix_archive.web.web_settings import WebSettings
 
 NAME = "postfix_archive"  # in Flask.extensions
 REASON = "reason"  # key of the session
+FOR_READERS = "this page is for those who may read mail"
+FOR_ADMINS = "this page is for admins"
 Page = TypeVar("Page", bound=Callable[..., Any])
 STATUS_OF_ERRORS = {
     AccessRefused: HTTPStatus.FORBIDDEN,
@@ -121,15 +123,15 @@ def needs_login(page: Page) -> Page:
     return with_login  # type: ignore[return-value]
 
 
-def needs(condition: Callable[[User], bool], what: str) -> Callable[[Page], Page]:
-    """Show a page only to users that meet a condition; what names it to others."""
+def needs(condition: Callable[[User], bool], refusal: str) -> Callable[[Page], Page]:
+    """Show a page only to users that meet a condition; others see the refusal."""
 
     def decorate(page: Page) -> Page:
         @functools.wraps(page)
         def with_condition(*args: Any, **options: Any) -> Any:
             if not condition(user()):
                 archives().record_refusal(f"{request.method} {request.path}")
-                raise AccessRefused(f"this page is for {what}")
+                raise AccessRefused(refusal)
             return page(*args, **options)
 
         return needs_login(with_condition)  # type: ignore[return-value]
@@ -137,4 +139,4 @@ def needs(condition: Callable[[User], bool], what: str) -> Callable[[Page], Page
     return decorate
 
 
-for_officers = needs(lambda user: user.is_officer, "officers")
+for_officers = needs(lambda user: user.is_officer, "this page is for officers")

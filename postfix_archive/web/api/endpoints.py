@@ -35,7 +35,7 @@ DOCUMENT_PATH = Path(__file__).with_name("openapi.json")
 @blueprint.before_request
 def require_token() -> None:
     """Let in who has a token. Raises LoginFailed."""
-    g.user = None
+    g.user, g.language = None, "en"  # for programs, whatever a client prefers
     if request.endpoint == DOCUMENT:
         return
     token = api_tokens.token_in(request.headers.get("Authorization", ""))

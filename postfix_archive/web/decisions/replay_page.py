@@ -10,7 +10,9 @@ from postfix_archive.web import site
 from postfix_archive.web.decisions.holds_page import decisions, reason_of_form
 
 blueprint = Blueprint("replay", __name__)
-for_auditors = site.needs(lambda user: not user.is_own_only, "auditors and officers")
+for_auditors = site.needs(
+    lambda user: not user.is_own_only, "this page is for auditors and officers"
+)
 Page = str | Response | tuple[str, int]
 
 

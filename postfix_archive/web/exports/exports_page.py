@@ -33,7 +33,7 @@ from postfix_archive.web.language import gettext as _
 from postfix_archive.web.visible.archives import VisibleArchives
 
 blueprint = Blueprint("exports", __name__)
-for_readers = site.needs(lambda user: user.is_reader, "those who may read mail")
+for_readers = site.needs(lambda user: user.is_reader, site.FOR_READERS)
 Page = str | BaseResponse | tuple[str, int]
 CLEANING_INTERVAL = 3600.0  # seconds
 _cleaned = 0.0  # when expired exports were removed last; seconds, monotonic

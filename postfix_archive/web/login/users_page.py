@@ -6,6 +6,8 @@ access journals, and no admin changes their own roles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Blueprint, flash, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
@@ -18,7 +20,7 @@ from postfix_archive.web.user import User
 blueprint = Blueprint("users", __name__)
 CHANGES_SHOWN = 100
 ONE_TIME = "one_time_password"  # key of the session: shown once
-needs_admin = site.needs(lambda user: user.is_admin, "admins")
+needs_admin = site.needs(lambda user: user.is_admin, site.FOR_ADMINS)
 
 
 @blueprint.get("/users")
@@ -47,15 +49,7 @@ def add() -> Response | tuple[str, int]:
     """Add a user with a one-time password."""
     try:
         user = _user_in_form(_other_name())
-        password = local_users.one_time_password()
-        with site.database_() as db:
-            local_users.add(
-                db,
-                user,
-                password,
-                changed_by=site.user().name,
-                must_change_password=True,
-            )
+        password = _set_one_time_password(local_users.add, user)
     except UserInvalid as error:
         return _page(str(error)), 400
     return _show_once(
@@ -95,15 +89,7 @@ def change_rights() -> Response | tuple[str, int]:
 def reset_password() -> Response:
     """Give a user a one-time password, and take the second factor away."""
     name = _other_name()
-    password = local_users.one_time_password()
-    with site.database_() as db:
-        local_users.set_password(
-            db,
-            name,
-            password,
-            changed_by=site.user().name,
-            must_change_password=True,
-        )
+    password = _set_one_time_password(local_users.set_password, name)
     return _show_once(name, password, f"reset the password of {name}")
 
 
@@ -116,6 +102,15 @@ def set_state() -> Response:
     with site.database_() as db:
         local_users.set_disabled(db, name, is_disabled, changed_by=site.user().name)
     return _changed(f"{'disabled' if is_disabled else 'enabled'} {name}")
+
+
+def _set_one_time_password(store: Callable[..., None], user: User | str) -> str:
+    """Return a new password, which store has written for a new or known user."""
+    password = local_users.one_time_password()
+    changed_by = site.user().name
+    with site.database_() as db:
+        store(db, user, password, changed_by=changed_by, must_change_password=True)
+    return password
 
 
 def _show_once(name: str, password: str, text: str) -> Response:

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, render_template, request
 from postfix_archive.errors import AccessRefused, RecordNotFound
 from postfix_archive.search import extraction_html
 from postfix_archive.search.extraction_parts import Part
-from postfix_archive.web import site
+from postfix_archive.web import error_texts, site
 from postfix_archive.web.language import gettext as _
 from postfix_archive.web.message import html_process, reader, safe_images
 from postfix_archive.web.message.html_process import HtmlRefused
@@ -66,7 +66,8 @@ def image(archive: str, archive_id: str, number: int) -> Response:
         picture = html_process.encode_image(content)
     except ImageRefused as error:
         raise RecordNotFound(
-            _("this image is not shown:") + f" {error}; " + _("download it instead")
+            _("this image is not shown: %(reason)s; download it instead")
+            % {"reason": error_texts.translated(error)}
         ) from error
     return Response(
         picture,

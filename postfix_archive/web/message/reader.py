@@ -33,6 +33,7 @@ from postfix_archive.web.visible.message import VisibleMessage
 
 LARGE = 4 << 20  # bytes; of larger messages one is in memory at a time
 TEXT_LIMIT = 200_000  # characters of text on a page
+CHARACTER_SIZE = 8  # bytes at most: ISO-2022-JP, with an escape around each character
 FIELD_LIMIT = 4_000  # bytes of one header field on a page
 FIELD_COUNT_LIMIT = 200  # header fields on a page
 PART_COUNT_LIMIT = 100  # parts that a page lists
@@ -80,8 +81,12 @@ class MessageReading:
     ``problems`` say what is not shown.
     """
 
-    def __init__(self, message: Entity, parts: list[Part], number: int) -> None:
+    def __init__(
+        self, message: Entity, parts: list[Part], number: int, is_cut: bool
+    ) -> None:
+        """is_cut: the message was longer, so its last part is not whole."""
         self.message = message
+        self._is_cut = is_cut
         self.number = number
         self.problems: list[str] = []
         self._all_parts = parts
@@ -125,7 +130,7 @@ class MessageReading:
         part = self.part(number)
         if part.nested is None:
             raise RecordNotFound(f"part {number} is no message")
-        return MessageReading(part.nested, self._all_parts, number)
+        return MessageReading(part.nested, self._all_parts, number, self._is_cut)
 
     def listed_parts(self) -> list[ListedPart]:
         """Return the first parts of this message, with their sizes."""
@@ -138,11 +143,12 @@ class MessageReading:
         for part in self._parts[:PART_COUNT_LIMIT]:
             size, sha256 = -1, ""
             limit = min(remaining, NESTED_LIMIT if part.nested else remaining)
-            if part.entity.length < limit:
+            is_whole = not self._is_cut or part.entity.end < len(part.entity.source)
+            if is_whole and part.entity.length < limit:
                 content = part.content()
                 size, sha256 = len(content), digest.sha256_hex(content)
                 remaining -= size
-            elif not part.nested:
+            elif is_whole and not part.nested:
                 size = part.size()
             listed.append(ListedPart(part, safe_name(part.name), size, sha256))
         return listed
@@ -165,7 +171,8 @@ class MessageReading:
         remaining = TEXT_LIMIT + 1
         texts = []
         for part in filter(_is_plain_text, self._parts):
-            texts.append(text_of(part)[:remaining])
+            start = part.start(CHARACTER_SIZE * remaining)
+            texts.append(charset.decode(start, part.charset)[:remaining])
             remaining -= len(texts[-1])
             if remaining <= 0:
                 break
@@ -185,7 +192,8 @@ class MessageReading:
         part = self.html_part
         if part is None:
             return ""
-        source = extraction_html.source(part.content(), part.charset)
+        start = part.start(extraction_html.SOURCE_LIMIT)
+        source = extraction_html.source(start, part.charset)
         header = b"Content-Type: text/html; charset=utf-8\r\n\r\n"
         try:
             content = extractors.extract(header + source.encode("utf-8", "replace"))
@@ -211,11 +219,11 @@ def reading(visible: VisibleMessage) -> Iterator[MessageReading]:
     with lock:
         original = read_original(visible.original_chunks())
         is_cut = len(original) > MESSAGE_LIMIT
-        message = mime_entity.parse(original[:MESSAGE_LIMIT])
-        del original  # 32 MB of memory
+        message = mime_entity.parse(original)  # a byte too much, but no copy of 32 MB
+        del original
         problems: list[str] = []
         parts = list(extraction_parts.parts(message, problems))
-        result = MessageReading(message, parts, 0)
+        result = MessageReading(message, parts, 0, is_cut)
         result.problems += problems
         if is_cut:
             result.problems.append(f"message: cut at {MESSAGE_LIMIT >> 20} MB")

@@ -19,7 +19,9 @@ Day = tuple[datetime.date, int, int]
 
 
 @blueprint.get("/status")
-@site.needs(lambda user: not user.is_own_only, "admins, auditors and officers")
+@site.needs(
+    lambda user: not user.is_own_only, "this page is for admins, auditors and officers"
+)
 def show() -> str:
     """Show the state of the user's archives."""
     state = VisibleStatus(site.current().settings, site.user())

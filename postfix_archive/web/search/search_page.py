@@ -39,7 +39,7 @@ SORTS: dict[str, Callable[[], str]] = {
     "smallest": lambda: _("smallest first"),
 }
 NOT_FOUND, UNAVAILABLE, INVALID = 404, 503, 400  # HTTP status
-needs_reader = site.needs(lambda user: user.is_reader, "those who may read mail")
+needs_reader = site.needs(lambda user: user.is_reader, site.FOR_READERS)
 
 
 class Request(NamedTuple):

@@ -62,3 +62,18 @@ def test_marks_are_within_the_text(text: str, word: str) -> None:
     part = snippet.cut(text + word + "x", words, 20)
     assert len(part.text) <= 20
     assert all(0 <= a <= b <= len(part.text) for a, b in part.marks)
+
+
+@given(
+    st.lists(st.sampled_from(["alpha", "Über", "del", "x" * 300, " " * 300, "ß"])),
+    st.sampled_from(["del", "del*", '"über alpha"', "x*"]),
+    st.integers(0, 40_000),
+)
+def test_a_long_text_is_cut_as_a_short_one(
+    pieces: list[str], query: str, place: int
+) -> None:
+    """However far from its start the word is: only a part is looked at first."""
+    text = " ".join(pieces) + "y " * (place // 2) + "über alpha delta del " + "z " * 99
+    words = snippet.pattern(query_syntax.parse(query))
+    whole = " ".join(text.split())
+    assert snippet.cut(text, words, 240) == snippet._cut(whole, words, 240)[1]

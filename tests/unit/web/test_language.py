@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 
 import pytest
-from babel import dates
+from babel import dates, numbers
 from flask import Flask
 
 from postfix_archive.web import language
@@ -94,6 +94,14 @@ def test_time_has_the_moment_in_utc(app: Flask, value: object) -> None:
             '<time datetime="2025-11-29T15:05:09Z" title="2025-11-29T15:05:09Z">'
             "29.11.2025, 15:05:09</time>"
         )
+
+
+@pytest.mark.parametrize("value", [0, 7, 999, 1000, -4321, 10**13, 1.5, 9.0, 1234.5])
+def test_numbers_are_those_of_babel(app: Flask, value: float) -> None:
+    for code, locale in language.LOCALES.items():
+        with app.test_request_context(f"/?language={code}"):
+            expected = numbers.format_decimal(value, locale=locale)
+            assert language.number(value) == expected
 
 
 def test_every_catalogue_is_read() -> None:
