@@ -91,7 +91,7 @@ for number in itertools.count():
     with smtplib.SMTP("127.0.0.1", 25) as peer:
         text = f"Subject: {{number}}\\r\\n\\r\\nx\\r\\n"
         peer.sendmail("alice@example.org", [f"bob+{{number}}@{HOST}"], text)
-    time.sleep(0.01)  # the installer needs the machine as well
+    time.sleep(0.05)  # the installer needs the machine as well
 print(number)
 """
 

@@ -19,7 +19,7 @@ from postfix_archive.postfix import postfix_command
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback
 
-from mails import LEGAL, mail, one_delivery, record_of
+from mails import LEGAL, deliveries, mail, one_delivery, record_of
 from private_postfix import NATIVE_MODES, PrivatePostfix
 
 pytestmark = pytest.mark.live
@@ -331,8 +331,15 @@ def test_captures_are_rescued_and_nobody_waits_for_them(
     native_host.send(mail("captured"), to=["bob@example.net", '"a b"@example.net'])
     native_host.send(mail("bounced"), sender="")
     wait_for_deferred(native_host, 2)
-    one_delivery(native_host, "captured", "bob@example.net")
-    one_delivery(native_host, "bounced", "bob@example.net")
+    subjects = ("captured", "bounced")
+    native_host.wait(
+        lambda: all(
+            deliveries(native_host, each, "bob@example.net") for each in subjects
+        ),
+        "both are delivered",
+    )
+    for name in subjects:
+        one_delivery(native_host, name, "bob@example.net")
     native_host.wait(
         lambda: bool(native_host.run_command("queue", "rescue").returncode)
         and waiting(native_host) == 2
