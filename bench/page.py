@@ -98,7 +98,7 @@ MODES = (
         "set up by",
         "`make install`, the default",
         "`MODE=lmtp`",
-        "hand, master.cf.d/60-archive-capture-pipe.cf",
+        "`MODE=native-pipe`",
         "`MODE=native`",
     ),
 )

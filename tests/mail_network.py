@@ -57,7 +57,10 @@ retry.example.com retry:4.3.2 this place is closed for now
 lists.example.com lists:
 archive-request.invalid {archive}
 """
-ARCHIVE_ROUTES = {"native": "archive-capture:unix:private/archive.capture"}
+ARCHIVE_ROUTES = {
+    "native": "archive-capture:unix:private/archive.capture",
+    "native-pipe": "archive-capture:capture",
+}
 SENDER_ACCESS = """
 /^hold@/ HOLD to be looked at
 /^throw@/ DISCARD thrown away at the door

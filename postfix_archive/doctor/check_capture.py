@@ -1,4 +1,4 @@
-"""Check native mode: that cleanup(8) captures every message once, and to its archive.
+"""Check the native modes: does cleanup(8) capture every message once, and for whom?
 
 Used by doctor.checks. install.native_plan makes the right configuration.
 """
@@ -14,7 +14,6 @@ from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import (
     archive_services,
     capture_maps,
-    configuration,
     content_filters,
     header_rewriting,
 )
@@ -144,8 +143,7 @@ def _service_finding(host: Host, service: Service, harm: str) -> Finding:
 def _reason(host: Host, service: Service) -> str:
     """Return why cleanup(8) captures nothing of the mail of a service."""
     config = host.config
-    options = config.value("receive_override_options", service)
-    if archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options):
+    if not archive_services.maps_addresses(config, service):
         return (
             "receive_override_options has no_address_mappings, so cleanup(8) adds no"
             " capture recipients: its mail is not archived"

@@ -1,4 +1,4 @@
-"""Check the lmtp(8) services that deliver to the workers in lmtp and native mode.
+"""Check the lmtp(8) services that deliver to the workers in the modes lmtp and native.
 
 Used by doctor.checks. The reference is master.cf.d (40-…, 50-…). With a wrong
 option lmtp(8) changes the message, omits parts of the envelope, or bounces mail instead

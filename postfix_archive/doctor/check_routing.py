@@ -274,8 +274,7 @@ def reinjection_service_of(host: Host, transport_name: str) -> Service | None:
 
 def has_no_mappings(host: Host, service: Service) -> bool:
     """Tell whether a service has no_address_mappings."""
-    options = host.config.value("receive_override_options", service)
-    return archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
+    return not archive_services.maps_addresses(host.config, service)
 
 
 def _has_own_no_mappings(host: Host, service: Service) -> bool:

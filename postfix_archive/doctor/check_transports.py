@@ -1,4 +1,4 @@
-"""Check the master.cf entries of the stamp filter and the archive transport.
+"""Check the master.cf entries of the transports that capture and archive mail.
 
 Used by doctor.checks. With most mistakes pipe(8) bounces mail, or delivers it without
 archiving it.
@@ -23,7 +23,12 @@ SOFT_BOUNCE_SERVICES = (
     "archive-local",
 )
 STATUS_FILTER = f"/{archive_services.STATUS_FILTER}"
-MAX_RECIPIENTS = 3500  # x 2 arguments of 263 bytes: below ARG_MAX (execve(2))
+# Recipients x 2 arguments, of 263 bytes or of capture recipients: below ARG_MAX
+# (execve(2)).
+MAX_RECIPIENTS = {
+    archive_services.STAMP_TRANSPORT: 3500,
+    archive_services.CAPTURE_TRANSPORT: 1500,
+}
 
 
 def check_missing_services(host: Host) -> Iterator[Finding]:
@@ -47,7 +52,7 @@ def check_soft_bounce(host: Host) -> Iterator[Finding]:
     """Report transports of ours without soft_bounce=yes."""
     for service in host.config.services:
         is_ours = (
-            service.name in SOFT_BOUNCE_SERVICES or service in host.stamp_transports()
+            service.name in SOFT_BOUNCE_SERVICES or service in host.capture_transports()
         )
         if (
             is_ours
@@ -66,8 +71,8 @@ def check_soft_bounce(host: Host) -> Iterator[Finding]:
 
 
 def check_status_filter(host: Host) -> Iterator[Finding]:
-    """Report stamp filters without the delivery status filter of the reference."""
-    for service in host.stamp_transports():
+    """Report transports without the delivery status filter of the reference."""
+    for service in host.capture_transports():
         option = f"{service.program}_delivery_status_filter"
         if not service.options.get(option, "").endswith(STATUS_FILTER):
             yield Finding(
@@ -85,12 +90,12 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
     accepted = [
         host.number("smtpd_recipient_limit", e) or 0 for e in host.receiving_services()
     ]
-    smtpd_limit = min(max(accepted, default=0), MAX_RECIPIENTS)
-    for service in host.stamp_filters():
+    for service in host.pipe_transports():
         parameter = f"{service.name}_destination_recipient_limit"
         limit = host.transport_limit(parameter, "default_destination_recipient_limit")
-        fix = host.parameter_command(parameter, str(MAX_RECIPIENTS))
-        if limit == 0 or limit > MAX_RECIPIENTS:
+        maximum = MAX_RECIPIENTS[launcher_name(service)]
+        fix = host.parameter_command(parameter, str(maximum))
+        if limit == 0 or limit > maximum:
             harm = (
                 f"{limit or 'unlimited'} recipients exceed the kernel's limit for"
                 " arguments (ARG_MAX): such a message is deferred until it expires"
@@ -98,7 +103,7 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
             yield Finding(
                 "recipient-limit", CRITICAL, parameter, harm, fix, is_safe=True
             )
-        elif limit < smtpd_limit:
+        elif limit < min(max(accepted, default=0), maximum):
             harm = (
                 f"a message to more than {limit} recipients is captured in pieces, with"
                 " a mailed copy for each"
@@ -129,8 +134,8 @@ def check_time_limit(host: Host) -> Iterator[Finding]:
 
 
 def check_null_sender(host: Host) -> Iterator[Finding]:
-    """Report a stamp filter without an empty null_sender=."""
-    for service in host.stamp_filters():
+    """Report a pipe(8) transport without an empty null_sender=."""
+    for service in host.pipe_transports():
         if "null_sender=" not in service.command.split():
             yield _entry_finding(
                 host,
@@ -142,14 +147,10 @@ def check_null_sender(host: Host) -> Iterator[Finding]:
 
 
 def check_flags(host: Host) -> Iterator[Finding]:
-    """Report pipe(8) flags other than q (stamp filter) or none (archive transport)."""
+    """Report pipe(8) flags other than q (captures mail) or none (archive)."""
     for service in host.pipe_services():
         actual = set(service.argument("flags"))
-        expected = (
-            {"q"}
-            if launcher_name(service) == archive_services.STAMP_TRANSPORT
-            else set()
-        )
+        expected = set() if launcher_name(service) == "archive" else {"q"}
         if actual != expected:
             yield _entry_finding(
                 host,
@@ -247,8 +248,8 @@ def check_program_directories(host: Host) -> Iterator[Finding]:
 
 def check_other_stamp_filters(host: Host) -> Iterator[Finding]:
     """Report stamp filters that make install did not create."""
-    for service in host.stamp_filters():
-        suffix = service.name.removeprefix(archive_services.STAMP_TRANSPORT)
+    for service in host.pipe_transports():
+        suffix = service.name.removeprefix(launcher_name(service))
         if suffix and not (suffix[:1] == "-" and suffix[1:].isdigit()):
             yield Finding(
                 "second-stamp-filter",

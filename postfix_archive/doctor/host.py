@@ -127,26 +127,22 @@ class Host:
         ]
         return users[0] if users else "postfix-archive"
 
-    def stamp_filters(self) -> list[Service]:
-        """Return the pipe(8) stamp filters: archive-stamp, archive-stamp-2, ..."""
-        return [
-            each
-            for each in self.pipe_services()
-            if launcher_name(each) == archive_services.STAMP_TRANSPORT
-        ]
+    def pipe_transports(self) -> list[Service]:
+        """Return what captures by pipe(8): archive-stamp, -2, ..., archive-capture."""
+        return [e for e in self.pipe_services() if launcher_name(e) != "archive"]
 
-    def stamp_transports(self) -> list[Service]:
-        """Return the stamp filter transports: pipe(8), or lmtp(8) in lmtp mode."""
+    def capture_transports(self) -> list[Service]:
+        """Return what captures mail, by pipe(8) or by lmtp(8) and workers."""
         services = self.config.services
         return [
-            *self.stamp_filters(),
+            *self.pipe_transports(),
             *(e for e in services if archive_services.is_lmtp_client(e)),
         ]
 
     def is_native(self) -> bool:
-        """Tell whether mail is captured by capture maps, in native mode."""
-        is_installed = archive_services.installed_mode(self.config)
-        return is_installed == archive_services.NATIVE
+        """Tell whether mail is captured by capture maps, in a native mode."""
+        installed = archive_services.installed_mode(self.config)
+        return installed in archive_services.NATIVE_MODES
 
     def is_archived(self, service: Service) -> bool:
         """Tell whether the mail of a service goes to the archive from there."""

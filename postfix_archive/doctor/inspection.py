@@ -155,8 +155,9 @@ def _load_settings(directory: str) -> tuple[Settings | None, str]:
 
 def _installed_mode(postfix_config: Configuration) -> str:
     """Return the installed mode, also if a transport is missing or lost our options."""
-    if capture_maps.MAP_NAME in postfix_config.raw(capture_maps.PARAMETER):
-        return archive_services.NATIVE
+    installed = archive_services.installed_mode(postfix_config)
+    if installed in archive_services.NATIVE_MODES:
+        return installed
     stamp_service = postfix_config.service(f"{archive_services.STAMP_TRANSPORT}/unix")
     return (
         archive_services.LMTP

@@ -36,6 +36,11 @@ TRANSPORT_LIMITS = {
         ("destination_recipient_limit", "5000"),
         ("destination_concurrency_failed_cohort_limit", "1"),
     ),
+    archive_services.NATIVE_PIPE: (
+        ("destination_recipient_limit", "1500"),
+        ("destination_concurrency_failed_cohort_limit", "1"),
+        ("time_limit", "1000s"),
+    ),
 }
 
 
@@ -168,10 +173,7 @@ class Routing:
 
     def main_changes(self) -> Iterator[Change]:
         """Yield the changes to main.cf that route mail to the stamp filter."""
-        if self.setup.archive:
-            yield main_cf_change(
-                self.config, "archive", self.setup.archive, routes_mail=True
-            )
+        yield from archive_changes(self.config, self.setup)
         if self.setup.position == "after":
             return
         content_filter = self._content_filter(1, "$archive_next_filter")
@@ -320,6 +322,12 @@ def restriction_changes(
         elif takes_requests and name not in service.options:
             value = config.raw(name).replace(archive_services.REQUEST_DOMAIN_CHECK, "")
             yield option_change(service, name, value.lstrip(","))
+
+
+def archive_changes(config: Configuration, setup: Setup) -> Iterator[Change]:
+    """Yield the change of the archive value of main.cf, if it is to have one."""
+    if setup.archive:
+        yield main_cf_change(config, "archive", setup.archive, routes_mail=True)
 
 
 def transport_table(mode: str) -> str:

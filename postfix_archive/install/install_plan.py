@@ -32,7 +32,7 @@ def plan_changes(
     configuration does not allow a safe installation.
     """
     plan_parts.check_conflicts(config, setup)
-    if setup.mode == archive_services.NATIVE:
+    if setup.mode in archive_services.NATIVE_MODES:
         return native_plan.plan_changes(config, setup, reference_entries)
     routing = Routing(config, setup)
     changes = [
@@ -46,7 +46,7 @@ def plan_changes(
 
 def required_ports(config: Configuration, setup: Setup) -> range:
     """Return the ports on which our services will listen."""
-    is_native = setup.mode == archive_services.NATIVE
+    is_native = setup.mode in archive_services.NATIVE_MODES
     additional_routes = 0 if is_native else len(Routing(config, setup).routes) - 1
     return range(
         setup.port, setup.port + archive_services.PORT_COUNT + 2 * additional_routes
@@ -55,7 +55,7 @@ def required_ports(config: Configuration, setup: Setup) -> range:
 
 def map_values(config: Configuration, setup: Setup) -> dict[str, str]:
     """Return file name -> archive value of the capture maps that the mode needs."""
-    if setup.mode != archive_services.NATIVE:
+    if setup.mode not in archive_services.NATIVE_MODES:
         return {}
     return native_plan.map_values(config, setup)
 

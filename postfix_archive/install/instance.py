@@ -164,7 +164,7 @@ class Instance:
             self._activate(prepared, before)
             self._write_maps()
             processes = self._activate(routed, prepared)
-            if routed != prepared:
+            if self._changes_capture(prepared, routed):
                 self.old_connections = server_processes.wait_for(processes)
         except BaseException:
             self._roll_back(archive_cf_content, maps_before)
@@ -175,17 +175,22 @@ class Instance:
         if not self.former_mode:
             capture_map_files.remove(self.directory, self._maps)
 
+    def _changes_capture(self, prepared: Contents, routed: Contents) -> bool:
+        """Tell whether mail on connections from before is captured in another way."""
+        is_same = self._switch is not None and not self._switch.has_leftovers
+        return routed != prepared and not is_same
+
     def _end_former_mode(self, switch: mode_switch.Switch) -> None:
         """Remove the services of the former mode unless something needs them."""
         if self.old_connections:
             self.former_mode = server_processes.describe(self.old_connections)
         elif queue_ids := switch.left_over(self.directory):
             self.former_mode = f"{len(queue_ids)} messages ({', '.join(queue_ids[:3])})"
-        else:
+        elif switch.has_leftovers:
             self._activate(switch.final, switch.routed)
 
     def _write_maps(self) -> None:
-        """Write the capture maps of native mode where they differ."""
+        """Write the capture maps of a native mode where they differ."""
         if self._maps:
             keys = archive_cf.load_keys(archive_cf.load(self.directory))
             capture_map_files.write(self.directory, self._maps, keys)
@@ -292,7 +297,7 @@ class Instance:
     def _fixed_mode(self, setup: Setup) -> str:
         """Return the installed mode if only a new installation can change it."""
         installed = archive_services.installed_mode(self.config) or setup.mode
-        can_switch = archive_services.NATIVE in (setup.mode, installed)
+        can_switch = mode_switch.is_possible(installed, setup.mode)
         return setup.mode if can_switch else installed
 
     def _existing_settings(self) -> Settings | None:

@@ -262,7 +262,7 @@ def _make_setup(
 
 
 def _is_on_request(config: Configuration) -> bool:
-    if archive_services.installed_mode(config) == archive_services.NATIVE:
+    if archive_services.installed_mode(config) in archive_services.NATIVE_MODES:
         return capture_maps.is_on_request(config)
     return request.ON_REQUEST in config.raw("content_filter")
 

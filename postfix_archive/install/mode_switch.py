@@ -1,9 +1,10 @@
-"""Changes an installed archive from a content filter to native mode, or back.
+"""Changes an installed archive to another mode.
 
 Used by install/instance. Mail flows and is archived meanwhile: the services of the
-former mode stay until no connection and no message in the queue needs them. The modes
-pipe and lmtp use the same names for different services, so one cannot follow the other
-in this way.
+former mode stay until no connection and no message in the queue needs them. Between the
+native modes nothing does, since capture recipients have no transport before qmgr(8)
+looks it up. A queued message names its content filter, and the modes pipe and lmtp use
+the same names for different services, so one cannot follow the other in this way.
 """
 
 from __future__ import annotations
@@ -40,9 +41,16 @@ class Switch:
     routed: Contents  # mail goes to the new mode; what is queued, to the former
     final: Contents  # without the former mode
 
+    @property
+    def has_leftovers(self) -> bool:
+        """Tell whether services of the former mode stay for a while."""
+        return self.routed != self.final
+
     def left_over(self, directory: str) -> list[str]:
         """Flush the queue; return the ids of messages that need the former mode."""
-        is_native = self.setup.mode == archive_services.NATIVE
+        if not self.has_leftovers:
+            return []
+        is_native = self.setup.mode in archive_services.NATIVE_MODES
         needs = needs_stamp_filter if is_native else needs_capture_transport
         return mail_queue.drain(directory, needs)
 
@@ -50,7 +58,6 @@ class Switch:
 def is_needed(config: Configuration, setup: Setup) -> bool:
     """Tell whether the installed mode is another one, or the former is still there."""
     installed = archive_services.installed_mode(config)
-    modes = (installed, setup.mode)
     has_both = all(
         config.service(f"{name}/unix")
         for name in (
@@ -59,7 +66,12 @@ def is_needed(config: Configuration, setup: Setup) -> bool:
         )
     )
     is_other = installed not in ("", setup.mode)
-    return has_both or is_other and archive_services.NATIVE in modes
+    return has_both or is_other and is_possible(installed, setup.mode)
+
+
+def is_possible(installed: str, mode: str) -> bool:
+    """Tell whether a mode can follow the installed one while mail flows."""
+    return not {installed, mode}.isdisjoint(archive_services.NATIVE_MODES)
 
 
 def plan(
@@ -85,16 +97,19 @@ def plan(
     final = config_files.apply_changes(contents, changes)
     final_config = _parse(final, config.directory)
     current = config_files.read(config.directory)
-    return Switch(
-        setup,
-        original,
-        changes,
-        config_files.apply_changes(current, _additions(config, changes)),
-        config_files.apply_changes(
-            final, _leftovers(config, final_config, undo_record.changes, setup)
-        ),
-        final,
-    )
+    routed = final
+    if not _is_native(config, setup):
+        leftovers = _leftovers(config, final_config, undo_record.changes, setup)
+        routed = config_files.apply_changes(final, leftovers)
+    prepared = config_files.apply_changes(current, _additions(config, changes))
+    return Switch(setup, original, changes, prepared, routed, final)
+
+
+def _is_native(config: Configuration, setup: Setup) -> bool:
+    """Tell whether both modes are native, with no mail left for another one."""
+    modes = {archive_services.installed_mode(config), setup.mode}
+    has_filter = config.service(f"{archive_services.STAMP_TRANSPORT}/unix") is not None
+    return modes <= set(archive_services.NATIVE_MODES) and not has_filter
 
 
 def _parse(contents: Contents, directory: str) -> Configuration:
@@ -129,7 +144,7 @@ def _leftovers(
     """Yield what the former mode needs until its mail is gone.
 
     recorded: the changes of the installation. Mail on connections from before is still
-    captured when native mode ends, by the cleanup services that capture now; what is
+    captured when a native mode ends, by the cleanup services that capture now; what is
     reinjected then must not be.
     """
     for change in recorded:
@@ -140,7 +155,7 @@ def _leftovers(
         elif change.kind == "main" and not change.routes_mail:
             if change.name in config.main and change.name not in final.main:
                 yield Change("main", change.name, config.main[change.name])
-    if setup.mode == archive_services.NATIVE:
+    if setup.mode in archive_services.NATIVE_MODES:
         return
     for name in (capture_maps.PARAMETER, "transport_maps"):
         if name in config.main:

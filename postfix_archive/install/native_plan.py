@@ -1,10 +1,11 @@
-"""Plans an installation in native mode: capture maps in place of a content filter.
+"""Plans an installation in a native mode: capture maps in place of a content filter.
 
-Used by install/install_plan. Every message gets capture recipients from cleanup(8)
-where its addresses are mapped (postconf(5), recipient_bcc_maps), so exactly one
-cleanup(8) on its way must do that. Where a content filter reinjects, that is the first
-one which maps addresses. Raises InstallRefused where mail would be captured twice, in
-pieces or not at all.
+Used by install/install_plan. The modes native and native-pipe differ only by entries of
+master.cf.d, the nexthop (archive_services.request_destination) and the limits of the
+transport. Every message gets capture recipients from cleanup(8) where its addresses are
+mapped (postconf(5), recipient_bcc_maps), so exactly one cleanup(8) on its way must do
+that. Where a content filter reinjects, that is the first one which maps addresses.
+Raises InstallRefused where mail would be captured twice, in pieces or not at all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from postfix_archive.message import request
 from postfix_archive.postfix import (
     archive_services,
     capture_maps,
-    configuration,
     content_filters,
     header_rewriting,
 )
@@ -56,7 +56,7 @@ def map_values(config: Configuration, setup: Setup) -> dict[str, str]:
     Raises InstallRefused.
     """
     values = {each for each in capture_values(config, setup).values() if each}
-    main_value = _main_value(setup)
+    main_value = _value(config, setup)
     names = {capture_maps.map_name(each): each for each in values - {main_value}}
     return {capture_maps.MAP_NAME: main_value, **names}
 
@@ -77,9 +77,9 @@ def capture_values(config: Configuration, setup: Setup) -> dict[str, str]:
         else:
             _check_is_mapped(config, service)
     unmapped = returning
-    if not all(_is_mapped(config, each) for each in filtered):
-        unmapped = [each for each in returning if not _is_mapped(config, each)]
-        mapped = [each for each in returning if each not in unmapped]
+    if not all(archive_services.maps_addresses(config, each) for each in filtered):
+        mapped = [e for e in returning if archive_services.maps_addresses(config, e)]
+        unmapped = [each for each in returning if each not in mapped]
         others = [e for e in services if e not in returning and e not in clients]
         unarchived = [each for each in others if _content_filter(config, each)]
         _check_later_mapping(config, values, [*filtered, *unarchived], mapped)
@@ -104,12 +104,10 @@ def check_maps(config: Configuration) -> None:
             )
 
 
-def _value(config: Configuration, setup: Setup, service: Service) -> str:
-    archive = (
-        config.value("archive", service)
-        if "archive" in service.options
-        else setup.archive
-    )
+def _value(config: Configuration, setup: Setup, service: Service | None = None) -> str:
+    """Return the archive value of a service, or of main.cf."""
+    has_own = service is not None and "archive" in service.options
+    archive = config.value("archive", service) if has_own else setup.archive
     return archive or (request.ON_REQUEST if setup.on_request else "")
 
 
@@ -117,15 +115,11 @@ def _content_filter(config: Configuration, service: Service) -> str:
     return config.expand(content_filters.original_filter(config, service), service)
 
 
-def _is_mapped(config: Configuration, service: Service) -> bool:
-    """Tell whether cleanup(8) maps the addresses of the mail of this service."""
-    options = config.value("receive_override_options", service)
-    return archive_services.NO_ADDRESS_MAPPINGS not in configuration.split_list(options)
-
-
 def _check_is_mapped(config: Configuration, service: Service) -> None:
     """Raise InstallRefused if cleanup(8) would add no capture recipients."""
-    if _is_mapped(config, service) or config.value("smtpd_proxy_filter", service):
+    if archive_services.maps_addresses(config, service):
+        return
+    if config.value("smtpd_proxy_filter", service):
         return
     raise InstallRefused(
         f"{_place(config, service)}: receive_override_options has no_address_mappings,"
@@ -165,7 +159,9 @@ def _check_later_mapping(
     It is captured there, to the archive of the service that takes it back.
     """
     wanted = {values[each.key] for each in (*filtered, *mapped)}
-    is_mapped_first = any(_is_mapped(config, each) for each in filtered)
+    is_mapped_first = any(
+        archive_services.maps_addresses(config, each) for each in filtered
+    )
     if is_mapped_first or not mapped or len(wanted) > 1:
         raise InstallRefused(
             f"{_place(config, filtered[0])}: its addresses are mapped where the content"
@@ -202,7 +198,7 @@ def _cleanup_changes(
     needed = {
         (header_rewriting.cleanup_name(config, each), values[each.key])
         for each in services
-        if values[each.key] != _main_value(setup)
+        if values[each.key] != _value(config, setup)
     }
     for original_name, value in sorted(needed):
         if value:
@@ -223,26 +219,19 @@ def _cleanup_changes(
         yield plan_parts.entry_change(config, entry)
 
 
-def _main_value(setup: Setup) -> str:
-    return setup.archive or (request.ON_REQUEST if setup.on_request else "")
-
-
 def _routing_changes(
     config: Configuration, setup: Setup, values: Mapping[str, str]
 ) -> Iterator[Change]:
     """Yield the changes after which mail is captured."""
     for service in archive_services.receiving_services(config):
         name = header_rewriting.cleanup_name(config, service)
-        if values[service.key] != _main_value(setup):
+        if values[service.key] != _value(config, setup):
             name = capture_maps.cleanup_expression(name, values[service.key])
         if name != config.raw(header_rewriting.CLEANUP_PARAMETER, service):
             yield filter_routes.option_change(
                 service, header_rewriting.CLEANUP_PARAMETER, name, routes_mail=True
             )
-    if setup.archive:
-        yield filter_routes.main_cf_change(
-            config, "archive", setup.archive, routes_mail=True
-        )
+    yield from filter_routes.archive_changes(config, setup)
     yield filter_routes.main_cf_change(
         config,
         capture_maps.PARAMETER,

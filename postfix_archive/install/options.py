@@ -89,7 +89,7 @@ class Options:
     mode: str = _option(
         "",
         "MODE",
-        "pipe|lmtp|native",
+        "|".join(archive_services.MODES),
         "A process a message, workers, or no content filter. [default: pipe]",
     )
     store: str = _option(
@@ -244,8 +244,8 @@ def _parse_position(value: str) -> str:
 def _parse_mode(value: str) -> str:
     if value and value not in archive_services.MODES:
         raise InstallRefused(
-            f"{_assignment('MODE', value)}: must be pipe, lmtp or native (how mail"
-            " reaches the archive: docs/installing.md)"
+            f"{_assignment('MODE', value)}: must be {', '.join(archive_services.MODES)}"
+            " (how mail reaches the archive: docs/installing.md)"
         )
     return value
 

@@ -171,7 +171,7 @@ def _next_steps(host: Host) -> str:
 def _filters_before(postfix_instance: Instance) -> str:
     """Return the content filters that mail passes before it is archived."""
     config = postfix_command.read_configuration(postfix_instance.directory)
-    if archive_services.installed_mode(config) != archive_services.NATIVE:
+    if archive_services.installed_mode(config) not in archive_services.NATIVE_MODES:
         return ""
     return ", ".join(archive_services.content_filters(config))
 

@@ -19,10 +19,12 @@ STAMP_TRANSPORT = "archive-stamp"
 STATUS_FILTER = "delivery-status-filter"  # its table, beside the launchers
 NO_ADDRESS_MAPPINGS = "no_address_mappings"
 BYPASS_PARAMETER = "archive_bypass"
-CAPTURE_TRANSPORT = "archive-capture"  # of native mode
+CAPTURE_TRANSPORT = "archive-capture"  # of the native modes
+CAPTURE_PARAMETER = "recipient_bcc_maps"  # has a table named after that transport
 CAPTURE_SOCKET = f"archive.{request.CAPTURE_NEXTHOP}"  # of its workers
-MODES = ("pipe", "lmtp", "native")  # how mail reaches the archive
-PIPE, LMTP, NATIVE = MODES
+MODES = ("pipe", "lmtp", "native", "native-pipe")  # how mail reaches the archive
+PIPE, LMTP, NATIVE, NATIVE_PIPE = MODES
+NATIVE_MODES = (NATIVE, NATIVE_PIPE)  # without a content filter
 
 
 def content_filter_expression(
@@ -91,6 +93,8 @@ def request_destination(mode: str) -> str:
     """Return the transport:nexthop of recipients in archive-request.invalid."""
     if mode == NATIVE:
         return f"{CAPTURE_TRANSPORT}:unix:private/{CAPTURE_SOCKET}"
+    if mode == NATIVE_PIPE:
+        return f"{CAPTURE_TRANSPORT}:{request.CAPTURE_NEXTHOP}"
     return f"{destination_prefix(1, mode)}{request.ON_REQUEST}"
 
 
@@ -120,6 +124,7 @@ def is_pipe_service(service: Service) -> bool:
     path = service.argument("argv")
     return service.program == "pipe" and path.rpartition("/")[2] in (
         STAMP_TRANSPORT,
+        CAPTURE_TRANSPORT,
         "archive",
     )
 
@@ -205,6 +210,12 @@ def is_capture_cleanup(service: Service) -> bool:
     return service.program == "cleanup" and prefix.startswith("archive-") and bool(dot)
 
 
+def maps_addresses(config: Configuration, service: Service) -> bool:
+    """Tell whether cleanup(8) maps the addresses of the mail of this service."""
+    options = config.value("receive_override_options", service)
+    return NO_ADDRESS_MAPPINGS not in configuration.split_list(options)
+
+
 def receiving_services(config: Configuration) -> list[Service]:
     """Return the services that receive mail, smtpd and pickup, without ours."""
     programs = ("smtpd", "pickup")
@@ -240,14 +251,23 @@ def installed_mode(config: Configuration) -> str:
         STAMP_TRANSPORT in config.raw("content_filter", each)
         for each in (None, *config.services)
     )
-    if config.service(f"{CAPTURE_TRANSPORT}/unix") is not None and not has_filter:
-        return NATIVE
+    capture_service = config.service(f"{CAPTURE_TRANSPORT}/unix")
+    has_maps = CAPTURE_TRANSPORT in config.raw(CAPTURE_PARAMETER)
+    if (capture_service is not None or has_maps) and not has_filter:
+        return _native_mode(config, capture_service)
     service = config.service(f"{STAMP_TRANSPORT}/unix")
     if service is None:
         return ""
     if is_lmtp_client(service):
         return LMTP
     return PIPE if is_pipe_service(service) else ""
+
+
+def _native_mode(config: Configuration, capture_service: Service | None) -> str:
+    """Return which native mode is installed, also if its transport is missing."""
+    if capture_service is None:
+        return NATIVE if config.service(f"{CAPTURE_SOCKET}/unix") else NATIVE_PIPE
+    return NATIVE_PIPE if capture_service.program == "pipe" else NATIVE
 
 
 def guard_restrictions(restrictions: str) -> str:

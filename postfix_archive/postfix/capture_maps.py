@@ -1,4 +1,4 @@
-"""The capture maps of native mode: whose mail cleanup(8) captures, to which archive.
+"""Capture maps of the native modes: whose mail cleanup(8) captures, to which archive.
 
 Used by install, doctor, bypass and tables. recipient_bcc_maps (postconf(5)) names a
 regexp_table(5) of ours, which makes a capture recipient for each recipient of a message
@@ -14,15 +14,19 @@ from collections.abc import Iterable
 
 from postfix_archive.errors import InstallRefused
 from postfix_archive.message import request
-from postfix_archive.postfix import configuration, header_rewriting, lmtp_services
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    header_rewriting,
+    lmtp_services,
+)
 from postfix_archive.postfix.archive_services import (
     BYPASS_PARAMETER,
     CAPTURE_TRANSPORT,
-    NO_ADDRESS_MAPPINGS,
 )
 from postfix_archive.postfix.configuration import Configuration, Service
 
-PARAMETER = "recipient_bcc_maps"
+PARAMETER = archive_services.CAPTURE_PARAMETER
 MAP_NAME = CAPTURE_TRANSPORT  # file in the configuration directory
 MAP_PREFIX = f"{MAP_NAME}."  # for the value of a service, which follows
 NOTHING = "none"  # in place of the value: this service archives nothing
@@ -76,7 +80,7 @@ def check_value(value: str, original: str) -> None:
 
     original: the cleanup service whose place the one for this value takes.
     """
-    problem = f"MODE=native: -o archive={value} cannot be a service name in master.cf"
+    problem = f"native mode: -o archive={value} cannot be a service name in master.cf"
     if not lmtp_services.SERVICE_NAME.fullmatch(value):
         raise InstallRefused(
             f"{problem}: only letters, digits and . _ + - @ ' , are allowed; use"
@@ -113,8 +117,7 @@ def map_of(config: Configuration, service: Service) -> str:
 
     None with no_address_mappings: cleanup(8) adds no bcc recipients then.
     """
-    options = config.value("receive_override_options", service)
-    if NO_ADDRESS_MAPPINGS in configuration.split_list(options):
+    if not archive_services.maps_addresses(config, service):
         return ""
     maps = config.value(PARAMETER, cleanup_service(config, service))
     for element in configuration.split_list(maps):

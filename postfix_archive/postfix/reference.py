@@ -28,7 +28,7 @@ FILES = {
     archive_services.PIPE: ("10-archive-stamp.cf", *COMMON_FILES),
     archive_services.LMTP: (*COMMON_FILES, "40-archive-lmtp.cf"),
     archive_services.NATIVE: (*COMMON_FILES, "50-archive-capture.cf"),
-    "native-pipe": (*COMMON_FILES, "60-archive-capture-pipe.cf"),
+    archive_services.NATIVE_PIPE: (*COMMON_FILES, "60-archive-capture-pipe.cf"),
 }  # of master.cf.d, by mode
 
 

@@ -1,4 +1,4 @@
-"""The doctor on a live instance in native mode; bypass and explain know that mode."""
+"""The doctor on live instances in the native modes; bypass and explain know them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from faulty_host import COMMAND, Host, findings_of
 
 from postfix_archive.message import keyring, request
 
-from private_postfix import KEY
+from private_postfix import KEY, NATIVE_MODES
 
 pytestmark = pytest.mark.live
 CLIENT = "archive-capture/unix"
 WORKER = "archive.capture/unix"
 
 
-@pytest.fixture(scope="module")
-def running_host() -> Iterator[Host]:
-    with faulty_host.running("native") as instance:
+@pytest.fixture(scope="module", params=NATIVE_MODES)
+def running_host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    with faulty_host.running(request.param) as instance:
         yield instance
 
 
@@ -84,17 +84,12 @@ FAULTS: tuple[tuple[str, str, Callable[[Host], object]], ...] = (
         "all that is captured",
         lambda h: h.set_main(transport_maps="inline:{archive-request.invalid=x:y}"),
     ),
-    ("service-missing", "mail for it", lambda h: h.remove_service(WORKER)),
-    (
-        "launcher-arguments",
-        "another address",
-        lambda h: h.edit_entry(WORKER, "--nexthop capture", "--nexthop on-request"),
-    ),
+    ("service-missing", "archive-capture: mail", lambda h: h.remove_service(CLIENT)),
 )
 
 
 @pytest.mark.parametrize(("check", "message", "plant_fault"), FAULTS)
-def test_a_fault_of_native_mode_is_named(
+def test_a_fault_of_a_native_mode_is_named(
     host: Host, check: str, message: str, plant_fault: Callable[[Host], object]
 ) -> None:
     plant_fault(host)
@@ -102,11 +97,64 @@ def test_a_fault_of_native_mode_is_named(
     assert message in harms[check], harms
 
 
+FAULTS_OF_ONE_MODE: tuple[tuple[str, str, str, Callable[[Host], object]], ...] = (
+    ("native", "service-missing", "mail for it", lambda h: h.remove_service(WORKER)),
+    (
+        "native",
+        "launcher-arguments",
+        "another address",
+        lambda h: h.edit_entry(WORKER, "--nexthop capture", "--nexthop on-request"),
+    ),
+    (
+        "native-pipe",
+        "launcher-arguments",
+        "--sasl-username is missing",
+        lambda h: h.edit_entry(CLIENT, "--sasl-username ${sasl_username} ", ""),
+    ),
+    (
+        "native-pipe",
+        "pipe-flags",
+        "not quoted",
+        lambda h: h.edit_entry(CLIENT, "flags=q ", ""),
+    ),
+    (
+        "native-pipe",
+        "null-sender",
+        "MAILER-DAEMON",
+        lambda h: h.edit_entry(CLIENT, "null_sender= ", ""),
+    ),
+    (
+        "native-pipe",
+        "service-user",
+        "refuses to run as root",
+        lambda h: h.edit_entry(CLIENT, "user=nobody:nogroup", "user=root"),
+    ),
+    (
+        "native-pipe",
+        "program-missing",
+        "cannot execute",
+        lambda h: h.edit_entry(
+            CLIENT, "/archive-capture --", "/absent/archive-capture --"
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("running_host", "check", "message", "plant_fault"),
+    FAULTS_OF_ONE_MODE,
+    indirect=["running_host"],
+    scope="module",
+)
+def test_a_fault_of_one_native_mode_is_named(
+    host: Host, check: str, message: str, plant_fault: Callable[[Host], object]
+) -> None:
+    test_a_fault_of_a_native_mode_is_named(host, check, message, plant_fault)
+
+
 FIXABLE_FAULTS: tuple[tuple[str, Callable[[Host], object]], ...] = (
     ("capture-map-mode", lambda h: (h.etc / "archive-capture").chmod(0o644)),
     ("soft-bounce", lambda h: h.remove_option(CLIENT, "soft_bounce")),
-    ("lmtp-option", lambda h: h.set_option(CLIENT, "lmtp_line_length_limit", "998")),
-    ("time-limit", lambda h: h.remove_option(WORKER, "command_time_limit")),
     (
         "recipient-limit",
         lambda h: h.set_main(**{"archive-capture_destination_recipient_limit": "50"}),
@@ -127,6 +175,38 @@ def test_a_fault_that_can_be_repaired_is_named_and_repaired(
     assert findings_of(host, "--fix") == []
 
 
+FIXABLE_FAULTS_OF_ONE_MODE: tuple[tuple[str, str, Callable[[Host], object]], ...] = (
+    (
+        "native",
+        "lmtp-option",
+        lambda h: h.set_option(CLIENT, "lmtp_line_length_limit", "998"),
+    ),
+    ("native", "time-limit", lambda h: h.remove_option(WORKER, "command_time_limit")),
+    (
+        "native-pipe",
+        "time-limit",
+        lambda h: h.set_main(**{"archive-capture_time_limit": "60s"}),
+    ),
+    (
+        "native-pipe",
+        "recipient-limit",
+        lambda h: h.set_main(**{"archive-capture_destination_recipient_limit": "0"}),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("running_host", "check", "plant_fault"),
+    FIXABLE_FAULTS_OF_ONE_MODE,
+    indirect=["running_host"],
+    scope="module",
+)
+def test_a_fault_of_one_mode_that_can_be_repaired_is_named_and_repaired(
+    host: Host, check: str, plant_fault: Callable[[Host], object]
+) -> None:
+    test_a_fault_that_can_be_repaired_is_named_and_repaired(host, check, plant_fault)
+
+
 def explain(host: Host) -> str:
     """The first line of explain, for mail to the SMTP port."""
     command = [str(COMMAND), "-c", str(host.etc), "explain", "--from", "a@example.org"]
@@ -138,8 +218,11 @@ def explain(host: Host) -> str:
 def test_a_bypass_captures_nothing_and_what_is_queued_is_archived(host: Host) -> None:
     postfix = host.postfix
     assert explain(host).endswith(": legal@example.com")
-    launcher = postfix.program_directory / "archive-lmtp"
-    launcher.chmod(0)
+    launchers = [
+        postfix.program_directory / each for each in ("archive-lmtp", "archive-capture")
+    ]
+    for each in launchers:
+        each.chmod(0)
     postfix.send(b"Subject: one\n\nx\n", to=["bob@example.net"])
     postfix.wait(lambda: len(postfix.delivered_to("bob@example.net")) == 1, "delivered")
     opened = postfix.run_command("bypass", "on", "--reason", "broken")
@@ -147,7 +230,8 @@ def test_a_bypass_captures_nothing_and_what_is_queued_is_archived(host: Host) ->
     assert explain(host).endswith(": not archived")
     postfix.send(b"Subject: two\n\nx\n", to=["bob@example.net"])
     postfix.wait(lambda: len(postfix.delivered_to("bob@example.net")) == 2, "delivered")
-    launcher.chmod(0o755)
+    for each in launchers:
+        each.chmod(0o755)
     postfix.wait_for_empty_queue()
     assert len(postfix.stored_files()) == 1
     assert postfix.run_command("bypass", "off").returncode == 0

@@ -24,7 +24,7 @@ from outcome_scenarios import (
 )
 
 from mails import LEGAL, archives_of
-from private_postfix import WaitTimeout
+from private_postfix import NATIVE_MODES, WaitTimeout
 
 pytestmark = pytest.mark.live
 EXPECTED_OUTCOMES = [
@@ -177,13 +177,14 @@ def test_what_waited_is_settled_later(network: MailNetwork) -> None:
     assert last()["status"] == "2.0.0"
 
 
-# --- native mode ----------------------------------------------------------------------
+# --- native modes ---------------------------------------------------------------------
 
 
-def test_the_outcomes_are_the_same_in_native_mode() -> None:
+@pytest.mark.parametrize("mode", NATIVE_MODES)
+def test_the_outcomes_are_the_same_in_a_native_mode(mode: str) -> None:
     """What a content filter keeps is not archived: it comes before the archive."""
     scenarios = [each for group in NATIVE_GROUPS for each in scenarios_of(group)]
-    with MailNetwork(mode="native") as network:
+    with MailNetwork(mode=mode) as network:
         for group in NATIVE_GROUPS:
             play(network, group, lambda group: wait_until_settled(network, group))
         events = _recorded(network)

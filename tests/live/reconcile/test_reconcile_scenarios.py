@@ -16,6 +16,8 @@ from outcome_scenarios import (
     scenarios_of,
 )
 
+from private_postfix import NATIVE_MODES
+
 pytestmark = pytest.mark.live
 ResultsByGroup = dict[str, dict[str, Any]]
 MISSING = {"uncaught": {"deleted": 1}}  # the scenarios in which mail is lost on purpose
@@ -68,9 +70,10 @@ def test_what_is_archived_is_not_missed(
     assert result["accepted"] == len(scenarios_of(group)) + FROM_LIST.get(name, 0)
 
 
-def test_what_is_archived_is_not_missed_in_native_mode() -> None:
+@pytest.mark.parametrize("mode", NATIVE_MODES)
+def test_what_is_archived_is_not_missed_in_a_native_mode(mode: str) -> None:
     """What a content filter keeps does not reach the archive, and is no loss."""
-    results = play_and_reconcile(NATIVE_GROUPS, "native")
+    results = play_and_reconcile(NATIVE_GROUPS, mode)
     for group in NATIVE_GROUPS:
         result, scenarios = results[group.name], scenarios_of(group)
         kept = sum(each.is_kept for each in scenarios)

@@ -19,8 +19,8 @@ from postfix_archive.postfix import postfix_command
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback
 
-from mails import LEGAL, mail, one_delivery, record_of
-from private_postfix import PrivatePostfix
+from mails import LEGAL, deliveries, mail, one_delivery, record_of
+from private_postfix import NATIVE_MODES, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
@@ -310,35 +310,44 @@ def test_the_same_capsule_twice_is_one_record(short_queue_host: PrivatePostfix) 
     assert len(short_queue_host.delivered_to(LEGAL)) == 1
 
 
-# --- native mode ----------------------------------------------------------------------
+# --- native modes ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def native_host() -> Iterator[PrivatePostfix]:
-    """An instance in native mode whose queue forgets soon."""
+@pytest.fixture(params=NATIVE_MODES)
+def native_host(request: pytest.FixtureRequest) -> Iterator[PrivatePostfix]:
+    """An instance in a native mode whose queue forgets soon."""
     lifetimes = {"bounce_queue_lifetime": "40s", "maximal_queue_lifetime": "40s"}
-    with PrivatePostfix(mode="native", main=lifetimes) as running:
+    with PrivatePostfix(mode=request.param, main=lifetimes) as running:
         yield running
 
 
 def test_captures_are_rescued_and_nobody_waits_for_them(
     native_host: PrivatePostfix,
 ) -> None:
-    """The worker cannot start; the copies are in the store later, once."""
+    """No process can start; the copies are in the store later, once."""
     native_host.set_archive_cf(archive_rescue_after="1s")
-    moved_program = break_program(native_host, "archive-lmtp")
+    names = ("archive-lmtp", "archive-capture")
+    moved_programs = [break_program(native_host, each) for each in names]
     native_host.send(mail("captured"), to=["bob@example.net", '"a b"@example.net'])
     native_host.send(mail("bounced"), sender="")
     wait_for_deferred(native_host, 2)
-    one_delivery(native_host, "captured", "bob@example.net")
-    one_delivery(native_host, "bounced", "bob@example.net")
+    subjects = ("captured", "bounced")
+    native_host.wait(
+        lambda: all(
+            deliveries(native_host, each, "bob@example.net") for each in subjects
+        ),
+        "both are delivered",
+    )
+    for name in subjects:
+        one_delivery(native_host, name, "bob@example.net")
     native_host.wait(
         lambda: bool(native_host.run_command("queue", "rescue").returncode)
         and waiting(native_host) == 2
         and not native_host.mailq(),
         "the copies are rescued",
     )
-    repair_program(moved_program)
+    for each in moved_programs:
+        repair_program(each)
     assert native_host.run_command("fallback", "import").returncode == 0
     record = record_of(native_host, "captured")
     finals = sorted(each.final for each in record.recipients.values())

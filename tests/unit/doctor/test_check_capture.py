@@ -15,7 +15,7 @@ from postfix_archive.postfix.configuration import Configuration
 
 from unit.doctor.test_checks import finding_names, make_sound_host
 from unit.hosts import REINJECTION_ENTRY, config_after
-from unit.install.test_native_plan import FILTERED, NATIVE, SERVICES, host
+from unit.install.test_native_plan import FILTERED, NATIVE, NATIVE_PIPE, SERVICES, host
 
 MAPPED_LATER = {**FILTERED, "receive_override_options": "no_address_mappings"}
 SOUND = {
@@ -55,10 +55,13 @@ def with_option(changed: Host, key: str, name: str, value: str) -> Host:
     return replace(changed, config=replace(changed.config, services=services))
 
 
+@pytest.mark.parametrize("native", [NATIVE, NATIVE_PIPE])
 @pytest.mark.parametrize("on_request", [False, True])
 @pytest.mark.parametrize("kind", SOUND)
-def test_what_an_installation_makes_is_sound(kind: str, on_request: bool) -> None:
-    setup = replace(NATIVE, on_request=on_request)
+def test_what_an_installation_makes_is_sound(
+    kind: str, on_request: bool, native: Setup
+) -> None:
+    setup = replace(native, on_request=on_request)
     assert checks.run(native_host(SOUND[kind], setup)) == []
 
 

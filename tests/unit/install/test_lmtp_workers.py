@@ -233,6 +233,7 @@ def test_a_foreign_service_with_the_name_of_a_worker_is_refused() -> None:
     [
         ("archive-stamp", True),
         ("archive-stamp-2", True),
+        ("archive-capture", True),
         ("mail.example.com[private/archive.legal@example.com]", True),
         ("mail.example.com[private/archive-2.legal@example.com]", True),
         ("mail.example.com[private/archive-lmtp]", False),

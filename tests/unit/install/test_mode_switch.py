@@ -12,7 +12,7 @@ from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.queued_message import QueuedMessage
 
 from unit.hosts import config_after
-from unit.install.test_native_plan import NATIVE, host
+from unit.install.test_native_plan import NATIVE, NATIVE_PIPE, host
 
 PIPE, LMTP = (replace(NATIVE, mode=each) for each in ("pipe", "lmtp"))
 CAPTURE = "capture.00.61.bob@example.net@archive-request.invalid"
@@ -35,6 +35,11 @@ def both_modes() -> Configuration:
         (config_after(host(), PIPE), NATIVE, True),
         (config_after(host(), NATIVE), PIPE, True),
         (config_after(host(), PIPE), LMTP, False),  # refused elsewhere
+        (config_after(host(), NATIVE), NATIVE_PIPE, True),
+        (config_after(host(), NATIVE_PIPE), NATIVE, True),
+        (config_after(host(), NATIVE_PIPE), NATIVE_PIPE, False),
+        (config_after(host(), LMTP), NATIVE_PIPE, True),
+        (config_after(host(), NATIVE_PIPE), PIPE, True),
         (both_modes(), NATIVE, True),
     ],
 )

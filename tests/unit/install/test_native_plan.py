@@ -1,4 +1,4 @@
-"""The plan of MODE=native: every message is captured once, or the host is refused."""
+"""The plan of a native mode: every message is captured once, or the host is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from postfix_archive.errors import InstallRefused
 from postfix_archive.install import install_plan
+from postfix_archive.install.filter_routes import Setup
 from postfix_archive.postfix import archive_services, capture_maps
 from postfix_archive.postfix.configuration import Configuration
 
@@ -22,7 +23,9 @@ from unit.hosts import (
     plan,
 )
 
-NATIVE = replace(SETUP, mode="native")
+NATIVE, NATIVE_PIPE = (
+    replace(SETUP, mode=each) for each in archive_services.NATIVE_MODES
+)
 LEGAL = "legal@example.com"
 CLEANUP = "cleanup unix n - y - 0 cleanup\n"
 SUBMISSION_CLEANUP = "sub-cleanup unix n - y - 0 cleanup -o header_checks=pcre:/x\n"
@@ -100,9 +103,12 @@ def test_a_bypass_captures_nothing_and_uses_the_cleanup_of_before() -> None:
     assert bypassed.value("cleanup_service_name", service) == "sub-cleanup"
 
 
+@pytest.mark.parametrize("mode", archive_services.NATIVE_MODES)
 @pytest.mark.parametrize("on_request", [False, True])
-def test_twice_is_the_same_as_once_and_the_mode_can_be_read(on_request: bool) -> None:
-    setup = replace(NATIVE, on_request=on_request)
+def test_twice_is_the_same_as_once_and_the_mode_can_be_read(
+    on_request: bool, mode: str
+) -> None:
+    setup = replace(NATIVE, on_request=on_request, mode=mode)
     for config in (
         host({"mine": "mine@example.com"}, SERVICES),
         host(FILTERED, REINJECTION_ENTRY),
@@ -113,7 +119,41 @@ def test_twice_is_the_same_as_once_and_the_mode_can_be_read(on_request: bool) ->
     ):
         installed = config_after(config, setup)
         assert plan(installed, setup) == ()
-        assert archive_services.installed_mode(installed) == "native"
+        assert archive_services.installed_mode(installed) == mode
+
+
+def test_native_pipe_differs_by_its_transport_alone() -> None:
+    """The services that capture are the same; pipe(8) has no workers."""
+    before = host({"mine": "mine@example.com"}, SERVICES)
+    workers, processes = (config_after(before, e) for e in (NATIVE, NATIVE_PIPE))
+    assert {each.key for each in workers.services} - {
+        each.key for each in processes.services
+    } == {"archive.capture/unix"}
+    assert {
+        each.key for each in processes.services if workers.service(each.key) != each
+    } == {"archive-capture/unix"}
+    assert {
+        name
+        for name in {**workers.main, **processes.main}
+        if workers.main.get(name) != processes.main.get(name)
+    } == {
+        "transport_maps",
+        "archive-capture_destination_recipient_limit",
+        "archive-capture_time_limit",
+    }
+    assert captures(workers) == captures(processes)
+    assert install_plan.map_values(before, NATIVE) == install_plan.map_values(
+        before, NATIVE_PIPE
+    )
+
+
+def test_pipe_passes_envid_where_postfix_has_it() -> None:
+    """From Postfix 3.9 on."""
+    newer = replace(host(), parameters={**host().parameters, "mail_version": "3.9.1"})
+    for config, has_envid in ((host(), False), (newer, True)):
+        service = config_after(config, NATIVE_PIPE).service("archive-capture/unix")
+        assert service is not None
+        assert ("--envid ${envid}" in service.command) == has_envid
 
 
 def test_mail_is_captured_only_after_all_is_ready() -> None:
@@ -217,11 +257,12 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("setup", [NATIVE, NATIVE_PIPE])
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_host_whose_mail_would_be_captured_twice_or_not_at_all_is_refused(
-    kind: str,
+    kind: str, setup: Setup
 ) -> None:
     config, reason = REFUSED[kind]
     with pytest.raises(InstallRefused, match=reason) as refused:
-        plan(config, NATIVE)
+        plan(config, setup)
     assert "MODE=" in str(refused.value)
