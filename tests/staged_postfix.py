@@ -23,7 +23,7 @@ from typing import Any
 from mails import event_kinds, mail, records
 from private_postfix import WITHOUT_WRITE_THROUGH, PrivatePostfix, free_ports
 
-PROGRAMS = ("archive-stamp", "archive")
+PROGRAMS = ("archive-stamp", "archive-capture", "archive")
 WITHOUT_WRITE_THROUGH_LINES = "".join(
     f"{name} = {it}\n" for name, it in WITHOUT_WRITE_THROUGH.items()
 )
@@ -67,7 +67,7 @@ class StagedPostfix(PrivatePostfix):
         return self
 
     def program_path(self, transport: str) -> Path:
-        """Return the program that a transport runs: archive-stamp, archive or sink."""
+        """Return the program that a transport runs: one of PROGRAMS, or sink."""
         path = self.program_directory / transport
         return path if transport in PROGRAMS else self.directory / f"{transport}.py"
 

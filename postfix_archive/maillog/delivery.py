@@ -80,12 +80,9 @@ def can_be_truncated(text: str) -> bool:
     return len(text.encode("utf-8", "surrogateescape")) > MAX_UNTRUNCATED
 
 
-TRANSPORTS = (
-    archive_services.STAMP_TRANSPORT,
-    archive_services.CAPTURE_TRANSPORT,
-)
-TRANSPORT_RELAY_FIELDS = tuple(f", relay={each}" for each in TRANSPORTS)
-STAMP_SOCKET_PREFIX = "[private/archive"  # the socket of a worker
+FIRST_TRANSPORTS = archive_services.STAMP_TRANSPORT, archive_services.CAPTURE_TRANSPORT
+RELAY_FIELDS = tuple(f", relay={each}" for each in FIRST_TRANSPORTS)
+STAMP_SOCKET_PREFIX = "[private/archive"  # the socket of the workers of any mode
 PRIVATE_PREFIX = "private/"
 LOCAL_RELAYS = ("[127.", "[::1]", "[private/", "[public/", "[/")
 
@@ -98,21 +95,20 @@ def is_local_relay(relay: str) -> bool:
 def is_stamp_filter(relay: str) -> bool:
     """Tell whether a relay captures mail: a pipe(8) transport or a worker's socket.
 
-    ``archive-stamp``, ``archive-capture`` (which reinjects nothing), or
-    ``mail.example.com[private/archive.legal@example.com]``.
+    ``archive-stamp``, or ``mail.example.com[private/archive.legal@example.com]``; in
+    native mode ``archive-capture`` or the socket of its workers.
     """
     _, bracket, address = relay.partition("[")
     if bracket:
         is_private = address.startswith(PRIVATE_PREFIX)
         socket = address.removeprefix(PRIVATE_PREFIX)
         return is_private and archive_services.is_worker_socket(socket)
-    return relay.startswith(TRANSPORTS)
+    return relay.startswith(FIRST_TRANSPORTS)
 
 
 def can_name_stamp_filter(text: str) -> bool:
     """Tell whether a line can have the stamp filter as relay: a cheap first test."""
-    fields = (STAMP_SOCKET_PREFIX, *TRANSPORT_RELAY_FIELDS)
-    return any(each in text for each in fields)
+    return any(each in text for each in (*RELAY_FIELDS, STAMP_SOCKET_PREFIX))
 
 
 def is_relay_of(content_filter: str, relay: str) -> bool:

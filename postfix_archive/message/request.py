@@ -170,11 +170,18 @@ class SplitRecipients:
 def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
     """Return whether a message is a capsule: its only recipient is CAPSULE_RECIPIENT.
 
-    The body does not matter: anybody can write one.
+    In native mode postsuper -r adds a capture recipient for that. The body does not
+    matter: anybody can write one.
     """
-    return bool(recipients) and all(
-        each.final == CAPSULE_RECIPIENT for each in recipients
-    )
+    return bool(recipients) and all(_is_of_capsule(each.final) for each in recipients)
+
+
+def _is_of_capsule(recipient_address: bytes) -> bool:
+    if recipient_address == CAPSULE_RECIPIENT:
+        return True
+    local, _, domain = address.unquote(recipient_address).rpartition(b"@")
+    is_captured = _is_capture(local) and local.endswith(b"." + CAPSULE_RECIPIENT)
+    return domain == DOMAIN and is_captured
 
 
 def _is_capture(local: bytes) -> bool:

@@ -48,6 +48,8 @@ def filter_message(transaction: Transaction) -> str:
     scan = capture_plan.HeaderScan(
         head, delivery, transaction.settings, transaction.keys, user_id=user_id
     )
+    if scan.origin.is_new:  # a local user has sent to capture recipients
+        delivery.forged_count += delivery.claimed_count + delivery.added_count
     if request.is_capsule(transaction.recipients):
         try:
             return _requeue_capsule(transaction)

@@ -35,13 +35,15 @@ ESMTP_PROTOCOLS = (b"ESMTP", b"UTF8SMTP", b"LMTP")
 class DeliveryRequest:
     """A delivery request from Postfix, its recipients separated from archive requests.
 
-    ``recipients`` are those to reinject, ``captured`` those of capture recipients.
+    ``recipients`` are those to reinject, ``captured`` those of capture recipients, and
+    ``added_count`` is the number of these that a content filter does not deliver to.
     ``request_sources`` maps each archive address to the source of its request. Only
     lmtp(8) sends ``ret``, ``smtputf8``, ``is_8bitmime`` (BODY=8BITMIME declared) and
     ``is_local`` (the client is local). The last two are None if unknown.
     """
 
     __slots__ = (
+        "added_count",
         "request_sources",
         "captured",
         "claimed_count",
@@ -86,6 +88,10 @@ class DeliveryRequest:
         self.captured = tuple(map(Recipient, split.captured))
         self.forged_count = split.forged_count
         self.claimed_count = split.claimed_count
+        self.added_count = 0
+        if nexthop not in (request.CAPTURE_NEXTHOP, request.ON_REQUEST):
+            known = {each.final for each in self.recipients}
+            self.added_count = len([e for e in self.captured if e.final not in known])
         self.request_sources = dict.fromkeys(split.table_archives, "recipient")
         archives = split.capture_archives
         if nexthop != request.CAPTURE_NEXTHOP:

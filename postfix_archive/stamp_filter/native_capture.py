@@ -12,7 +12,7 @@ from __future__ import annotations
 from postfix_archive.archive_transport import archive_job, transport
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArgumentsInvalid
-from postfix_archive.message import capsule, envelope, log_fields
+from postfix_archive.message import capsule, envelope, log_fields, request
 from postfix_archive.stamp_filter import capture_plan
 
 TYPE_CHECKING = False
@@ -44,6 +44,10 @@ def archive_message(transaction: Transaction) -> str:
     )
     if scan.origin.is_new:  # a local user has sent to capture recipients
         delivery.forged_count += delivery.claimed_count
+    elif request.is_capsule(transaction.recipients):  # left by a content filter
+        return transport.archive_capsule(
+            archive_job.ArchiveJob(message, settings, keys, transaction.now)
+        )
     digests = message.digests(scan.offsets)
     if capture_plan.is_requeued_copy(delivery, scan, digests, keys):
         return log_fields.build({"result": "none"})  # it is in the archive

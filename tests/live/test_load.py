@@ -32,10 +32,12 @@ pytestmark = pytest.mark.live
 
 SESSIONS = 50
 LARGEST_SIZE = 20 << 20
-PROCESS_LIMITS = {"archive-stamp": 10, "archive": 4}  # maxproc in master.cf.d
+# maxproc in master.cf.d
+PROCESS_LIMITS = {"archive-stamp": 10, "archive": 4, "archive-lmtp": 20}
 BUSY_PROGRAMS = {
     "pipe": ["archive-stamp"],
-    "capsule": list(PROCESS_LIMITS),
+    "capsule": ["archive-stamp", "archive"],
+    "native": ["archive-lmtp"],
 }  # by the way of the copy
 MEMORY_LIMIT = 64 << 10  # KiB: the bar for one process
 DOMAIN = "load.example.net"
@@ -51,7 +53,7 @@ MAIN = {
     "minimal_backoff_time": "300s",
     "maximal_backoff_time": "300s",
     "queue_run_delay": "60s",
-    "defer_transports": "archive",
+    "defer_transports": "archive, archive-capture",
 }
 
 
@@ -242,14 +244,15 @@ def run_load(
         return assert_all_arrived(load, inbox, mode)
 
 
-@pytest.mark.parametrize("mode", ["pipe", "capsule"])
+@pytest.mark.parametrize("mode", BUSY_PROGRAMS)
 def test_two_thousand_mixed_messages_arrive_at_both_ends(mode: str) -> None:
     print(run_load(2000, mixed_size, mode=mode))
 
 
 @pytest.mark.slow
-def test_twenty_thousand_mixed_messages_arrive_at_both_ends() -> None:
-    print(run_load(20_000, mixed_size))
+@pytest.mark.parametrize("mode", ["pipe", "native"])
+def test_twenty_thousand_mixed_messages_arrive_at_both_ends(mode: str) -> None:
+    print(run_load(20_000, mixed_size, mode=mode))
 
 
 @pytest.mark.slow

@@ -96,11 +96,19 @@ print(number)
 """
 
 
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ("pipe", "native", "native-pipe", "native", "pipe"),
+        ("lmtp", "native-pipe", "lmtp"),
+    ],
+)
 def test_through_the_native_modes_and_back_all_mail_is_archived_once(
-    host: WholeHost, wheels: Path
+    host: WholeHost, wheels: Path, modes: tuple[str, ...]
 ) -> None:
     before = host.configuration()
-    host.run(install(wheels, "MODE=lmtp"))
+    former_mode, *other_modes = modes
+    host.run(install(wheels, f"MODE={former_mode}"))
     in_former_mode = host.configuration()
     diff = host.output(install(wheels, "MODE=native DRY_RUN=1"))
     assert "\n-archive-stamp unix" in diff and "\n+archive-capture unix" in diff
@@ -111,7 +119,7 @@ def test_through_the_native_modes_and_back_all_mail_is_archived_once(
         sender.stdin.write(SENDER.encode())
         sender.stdin.close()
         try:
-            for mode in ("native", "native-pipe", "native", "native-pipe", "lmtp"):
+            for mode in other_modes:
                 output = host.output(install(wheels, f"MODE={mode}"))
                 assert "Doctor:     OK: " in output
                 assert "former mode" not in output
@@ -161,3 +169,35 @@ def test_what_passes_a_content_filter_is_archived_once_behind_it(
     both = f"bob@{HOST},team@{HOST}"
     assert archived(host) == {f"legal@{HOST}": [both, both]}
     assert host.output(f"grep -c '^{SCANNED}' /var/mail/bob") == "4"
+
+
+LEFT_BEHIND = {  # what the former mode leaves in the queue, while what fails
+    "capsule": "archive, local",  # and the reinjected message
+    "original": "archive, local, archive-stamp",
+}
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
+def test_what_the_former_mode_left_in_the_queue_may_be_requeued(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
+    """By postsuper -r: nothing is lost, doubled or taken for a forgery."""
+    host.run(install(wheels, f"MODE={mode}"))
+    settings = "/etc/postfix/archive.cf"
+    host.run(f"echo archive_write_through_time_limit = 0 >> {settings}")
+    for number, (name, transports) in enumerate(LEFT_BEHIND.items()):
+        host.run(f"postconf -e 'defer_transports = {transports}' && postfix reload")
+        host.send(name, f"bob+{name}@{HOST}")
+        deferred = "grep -c 'status=deferred (deferred transport)' /var/log/postfix.log"
+        host.wait(f"test $({deferred}) = {number + 2}", f"{name} waits")
+    output = host.output(install(wheels, "MODE=native"))
+    assert "former mode" in output
+    host.run("postsuper -r ALL && postconf -e defer_transports= && postfix reload")
+    host.wait_for_empty_queue()
+    assert archived(host) == {
+        f"legal@{HOST}": [f"bob+{name}@{HOST}" for name in LEFT_BEHIND]
+    }
+    assert host.output("grep -c '^Subject: ' /var/mail/bob") == str(len(LEFT_BEHIND))
+    assert "alarm=" not in host.output("cat /var/log/postfix.log")
+    host.run("postfix-archive verify")
+    assert "Doctor:     OK: " in host.output(install(wheels))

@@ -26,6 +26,13 @@ OLD_NAME, NEW_NAME = "mail.example.com", "mx.example.net"
 STORE_ONLY = {"archive_delivery": "store"}
 
 
+# The one that gets a message first, and the mode that has it.
+FIRST_TRANSPORTS = pytest.mark.parametrize(
+    ("transport", "mode"),
+    [("archive-stamp", "pipe"), ("archive-capture", "native-pipe")],
+)
+
+
 @pytest.fixture
 def host() -> Iterator[StagedPostfix]:
     """An instance of which anything may be changed."""
@@ -74,19 +81,27 @@ def test_a_retry_after_the_host_has_changed_its_name_is_the_same_capture(
     assert record_of(host, "renamed").envelope.host == OLD_NAME.encode()
 
 
-@pytest.mark.parametrize("transport", ["archive-stamp", "archive"])
+@pytest.mark.parametrize(
+    ("transport", "mode"),
+    [
+        ("archive-stamp", "pipe"),
+        ("archive", "pipe"),
+        ("archive-capture", "native-pipe"),
+    ],
+)
 def test_what_waits_while_the_host_changes_its_name_is_archived_once(
-    host: StagedPostfix, transport: str
+    transport: str, mode: str
 ) -> None:
-    with host.failing_transport(transport):
-        host.send(mail("waited"))
-        host.wait_until_deferred(transport)
-        rename_host(host, main=NEW_NAME, archive_cf=NEW_NAME)
-    host.retry_all()
-    assert_archived_once(host, "waited")
-    record = record_of(host, "waited")
-    assert record.envelope.host == OLD_NAME.encode()
-    assert record.envelope.arrival is not None
+    with StagedPostfix(mode=mode) as host:
+        with host.failing_transport(transport):
+            host.send(mail("waited"))
+            host.wait_until_deferred(transport)
+            rename_host(host, main=NEW_NAME, archive_cf=NEW_NAME)
+        host.retry_all()
+        assert_archived_once(host, "waited")
+        record = record_of(host, "waited")
+        assert record.envelope.host == OLD_NAME.encode()
+        assert record.envelope.arrival is not None
 
 
 def test_mail_stamped_under_the_old_name_adds_a_supplement_under_the_new(
@@ -106,24 +121,26 @@ def test_mail_stamped_under_the_old_name_adds_a_supplement_under_the_new(
     assert len(host.stored_files()) == 1
 
 
+@FIRST_TRANSPORTS
 @pytest.mark.parametrize("change", ["main.cf", "archive.cf"])
 def test_where_archive_cf_has_another_name_than_postfix_mail_is_known_all_the_same(
-    host: StagedPostfix, change: str
+    change: str, transport: str, mode: str
 ) -> None:
     """Postfix's own line has the queue id; where postsuper -r was, the next has it."""
-    rename_host(host, **CHANGES[change])
     name = {"main.cf": NEW_NAME, "archive.cf": OLD_NAME}[change]
-    with host.failing_transport("archive-stamp"):
-        queue_id = host.send(mail("misnamed"))
-        host.wait_until_deferred("archive-stamp")
-        host.postsuper("-r")
-    host.wait(lambda: host.stored_files(), "it is archived")
-    host.retry_all()
-    assert_archived_once(host, "misnamed")
-    record = record_of(host, "misnamed")
-    assert record.envelope.host == name.encode()
-    assert record.envelope.queue_id == queue_id.encode()
-    assert record.envelope.arrival is not None
+    with StagedPostfix(mode=mode) as host:
+        rename_host(host, **CHANGES[change])
+        with host.failing_transport(transport):
+            queue_id = host.send(mail("misnamed"))
+            host.wait_until_deferred(transport)
+            host.postsuper("-r")
+        host.wait(lambda: host.stored_files(), "it is archived")
+        host.retry_all()
+        assert_archived_once(host, "misnamed")
+        record = record_of(host, "misnamed")
+        assert record.envelope.host == name.encode()
+        assert record.envelope.queue_id == queue_id.encode()
+        assert record.envelope.arrival is not None
 
 
 # --- queue ids --------------------------------------------------------------------
@@ -169,6 +186,34 @@ def test_what_is_requeued_when_queue_ids_became_long_or_short_is_archived_once(
     for name, queue_id in queue_ids.items():
         assert_archived_once(host, name)
         assert record_of(host, name).envelope.queue_id == queue_id.encode()
+
+
+@KINDS
+def test_what_native_mode_captures_is_archived_once_when_queue_ids_become_others(
+    first: str, second: str
+) -> None:
+    """Requeued, or renamed by Postfix because its file is on another disk."""
+    transport = "archive-capture"
+    with StagedPostfix(mode="native-pipe") as host:
+        set_long_ids(host, first)
+        with host.failing_transport(transport):
+            requeued = host.send(mail("requeued"))
+            host.wait_until_deferred(transport)
+            set_long_ids(host, second)
+            host.postsuper("-r")
+            host.wait_for_log("pickup.* orig_id=")
+            set_long_ids(host, "no")
+            moved = host.send(mail("moved"))
+            host.wait_until_deferred(transport)
+            host.stop()
+            move_to_another_disk(host)
+            shutil.chown(host.log_path, "postfix")  # postlogd(8) is down
+            host.start()
+            host.wait_for_log("Renamed to match inode number")
+        host.retry_all()
+        for name, queue_id in (("requeued", requeued), ("moved", moved)):
+            assert_archived_once(host, name)
+            assert record_of(host, name).envelope.queue_id == queue_id.encode()
 
 
 def received_header(

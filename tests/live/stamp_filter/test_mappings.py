@@ -26,22 +26,39 @@ MAPPING_PARAMETERS = {
     "recipient_bcc_maps": "inline:{new@example.net=shadow@example.net}",
     "local_header_rewrite_clients": "permit_inet_interfaces",
 }
-WITHOUT_ARCHIVE = {"receive_override_options": "", **MAPPING_PARAMETERS}
+# Native mode needs recipient_bcc_maps for itself: such a copy is an alias there.
+NATIVE_PARAMETERS = {
+    **MAPPING_PARAMETERS,
+    "virtual_alias_maps": MAPPING_PARAMETERS["virtual_alias_maps"].removesuffix("}")
+    + ", {new@example.net=new@example.net,shadow@example.net}}",
+}
+del NATIVE_PARAMETERS["recipient_bcc_maps"]
+
+
+@pytest.fixture(scope="module", params=["pipe", "native"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """With address mappings at the last hop, and with one hop."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def archiving_host() -> Iterator[PrivatePostfix]:
+def parameters(mode: str) -> dict[str, str]:
+    """The maps of both hosts."""
+    return NATIVE_PARAMETERS if mode == "native" else MAPPING_PARAMETERS
+
+
+@pytest.fixture(scope="module")
+def archiving_host(mode: str, parameters: dict[str, str]) -> Iterator[PrivatePostfix]:
     """An instance with an archive and many maps."""
-    with PrivatePostfix(
-        main=MAPPING_PARAMETERS, archive="legal@example.com"
-    ) as running:
+    with PrivatePostfix(mode=mode, main=parameters) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def plain_host() -> Iterator[PrivatePostfix]:
+def plain_host(parameters: dict[str, str]) -> Iterator[PrivatePostfix]:
     """The same without an archive."""
-    with PrivatePostfix(main=WITHOUT_ARCHIVE, archive="") as running:
+    without_archive = {"receive_override_options": "", **parameters}
+    with PrivatePostfix(main=without_archive, archive="") as running:
         yield running
 
 

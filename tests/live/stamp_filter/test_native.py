@@ -109,6 +109,29 @@ def test_recipients_are_recorded_as_the_client_gave_them(
     assert record.envelope.sender == b""
 
 
+def test_ret_and_envid_are_recorded_and_no_notice_names_a_capture_recipient(
+    postfix: PrivatePostfix, mode: str
+) -> None:
+    """lmtp(8) passes them. Of NOTIFY and ORCPT a capture recipient has its own."""
+    sender = "ann@example.org"
+    postfix.send(
+        mail("dsn"),
+        sender=sender,
+        options=("RET=HDRS", "ENVID=a+2Bb"),
+        rcpt_options=("NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;sales@example.com"),
+    )
+    postfix.wait(lambda: postfix.delivered_to(sender), "the sender is notified")
+    postfix.wait_for_empty_queue()
+    envelope = record_of(postfix, "dsn").envelope
+    expected = (b"a+b", b"HDRS") if mode == "native" else (b"", b"")  # Postfix 3.7
+    assert (envelope.envid, envelope.ret) == expected
+    [recipient] = envelope.recipients
+    assert (recipient.notify, recipient.orcpt) == (b"", b"")
+    [notification] = postfix.delivered_to(sender)
+    assert b"Original-Recipient: rfc822;sales@example.com" in notification.content
+    assert b"archive" not in notification.content
+
+
 def test_a_table_requests_another_archive(postfix: PrivatePostfix) -> None:
     postfix.sendmail(mail("contract"), sender="a@x.example", to=["bob@example.net"])
     postfix.wait(lambda: deliveries(postfix, "contract", "bob@example.net"), "it left")

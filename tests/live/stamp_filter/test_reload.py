@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mails import LEGAL, deliveries, mail, record_of
-from private_postfix import PrivatePostfix, descendants
+from mails import LEGAL, deliveries, event_kinds, mail, one_delivery, record_of
+from private_postfix import NATIVE_MODES, PrivatePostfix, descendants
 
 pytestmark = pytest.mark.live
 
@@ -47,6 +48,28 @@ def test_a_busy_cleanup_that_master_takes_for_idle_stops_nobody() -> None:
         )
         postfix.wait_for_empty_queue()
         assert record_of(postfix, "during").archive == LEGAL
+
+
+@pytest.mark.parametrize("mode", NATIVE_MODES)
+def test_a_message_that_native_mode_archives_during_a_reload_is_archived_once(
+    mode: str,
+) -> None:
+    with PrivatePostfix(mode=mode) as postfix:
+        postfix.send(mail("before"))
+        postfix.wait_for_empty_queue()
+        with open(postfix.store / LEGAL / "journal.lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            queue_id = postfix.send(mail("during"))
+            postfix.wait_for_log(f" {queue_id}: to=<bob@example.net>.*status=sent")
+            postfix.reload(has_busy_processes=True)
+            postfix.send(mail("after"))
+            postfix.wait(
+                lambda: deliveries(postfix, "after", "bob@example.net"), "it left"
+            )
+        postfix.wait_for_empty_queue()
+        for name in ("during", "after"):
+            assert event_kinds(record_of(postfix, name)) == ["archived", "mailed"]
+            one_delivery(postfix, name, "bob@example.net")
 
 
 def is_waiting(postfix: PrivatePostfix) -> bool:

@@ -197,6 +197,11 @@ FILES = {
     "capsule": ("archive", CAPSULE),
     "handed-back": ("sink", "bob@example.net"),
 }
+# The one of native mode, for either of its two ways.
+NATIVE_FILES = {
+    "waiting for the archive": ("archive-capture", "@archive-request.invalid"),
+    "waiting for delivery": ("sink", "bob@example.net"),
+}
 STAGES = ("failed", "held", "twice")
 # Requeued mail meets all of these; a capsule's header too.
 CHECKS = {
@@ -233,8 +238,8 @@ def altering_checks_host() -> Iterator[StagedPostfix]:
 def requeue_at_stage(
     postfix: StagedPostfix, name: str, queue_file: str, stage: str
 ) -> None:
-    """Send a message, requeue one of its three queue files at a stage, let it go."""
-    transport, recipient = FILES[queue_file]
+    """Send a message, requeue one of its queue files at a stage, let it go."""
+    transport, recipient = {**FILES, **NATIVE_FILES}[queue_file]
     with postfix.failing_transport(transport):
         postfix.send(mail(name))
         postfix.wait_until_deferred(transport)
@@ -265,6 +270,26 @@ def test_each_queue_file_can_be_requeued_at_each_stage(
         later += ["supplement"] * (2 if stage == "twice" else 1)
     assert sorted(event_kinds(record)[1:]) == later
     assert len(deliveries(plain_host, name, LEGAL)) == 1
+
+
+@pytest.fixture(scope="module")
+def native_host() -> Iterator[StagedPostfix]:
+    with StagedPostfix(mode="native-pipe") as running:
+        yield running
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("queue_file", NATIVE_FILES)
+def test_the_queue_file_of_native_mode_can_be_requeued_at_each_stage(
+    native_host: StagedPostfix, queue_file: str, stage: str
+) -> None:
+    name = f"{queue_file}, {stage}"
+    requeue_at_stage(native_host, name, queue_file, stage)
+    record = record_of(native_host, name)
+    assert event_kinds(record).count("archived") == 1
+    assert recipients_of(record) == ["bob@example.net"]
+    assert len(deliveries(native_host, name, LEGAL)) == 1
+    assert "alarm=" not in native_host.log()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -15,7 +15,7 @@ from postfix_archive.message import address
 from postfix_archive.store import record_reader
 
 from mails import mail, record_of
-from private_postfix import Client, PrivatePostfix, free_ports
+from private_postfix import NATIVE_MODES, Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 # AUTH= of MAIL (RFC 4954 5), which smtpd(8) logs before the keys of XFORWARD.
@@ -33,25 +33,37 @@ def around() -> int:
     return free_ports(1)[0]
 
 
+@pytest.fixture(scope="module", params=["pipe", *NATIVE_MODES])
+def mode(request: pytest.FixtureRequest) -> str:
+    """The mode that mail takes."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def sasl_host(around: int) -> Iterator[PrivatePostfix]:
+def sasl_host(around: int, mode: str) -> Iterator[PrivatePostfix]:
     """An instance that knows the user alice@example.com, with a way around."""
     postfix = PrivatePostfix(
-        master=f"127.0.0.1:{around} inet n - n - - smtpd -o content_filter=\n"
+        mode=mode,
+        master=f"127.0.0.1:{around} inet n - n - - smtpd -o content_filter="
+        " -o receive_override_options=no_address_mappings\n",
     )
     postfix.add_login("alice", "example.com", "secret")
     with postfix:
         yield postfix
 
 
-def test_the_sasl_user_is_in_the_report(sasl_host: PrivatePostfix) -> None:
+def test_the_sasl_user_is_in_the_report_where_the_transport_knows_it(
+    sasl_host: PrivatePostfix, mode: str
+) -> None:
+    """pipe(8) does, lmtp(8) does not."""
     with Client(sasl_host.smtp_port) as client:
         client.smtp.login("alice@example.com", "secret")
         client.send(b"Subject: logged in\n\nhello\n", to=["bob@example.net"])
     sasl_host.wait_for_empty_queue()
     [record] = record_reader.records(str(sasl_host.store), "legal@example.com")
-    assert record.envelope.client.sasl_username == b"alice@example.com"
-    assert record.envelope.client.sasl_method == b"PLAIN"
+    login = record.envelope.client
+    expected = (b"", b"") if mode == "native" else (b"alice@example.com", b"PLAIN")
+    assert (login.sasl_username, login.sasl_method) == expected
 
 
 def send_logged_in(postfix: PrivatePostfix, port: int, name: str, auth: str) -> str:

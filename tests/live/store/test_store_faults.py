@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from private_postfix import PrivatePostfix
 pytestmark = pytest.mark.live
 
 STRACE = """#!/bin/sh
-# The archive transport; under strace(1) while the test says so.
+# One of our programs; under strace(1) while the test says so.
 [ -s {directory}/strace ] || exec {program} "$@"
 exec strace -f -qq -o {directory}/trace $(cat {directory}/strace) {program} "$@"
 """
@@ -34,12 +36,13 @@ exec strace -f -qq -o {directory}/trace $(cat {directory}/strace) {program} "$@"
 class FaultyStoreHost:
     """An instance whose store has its own file system, and whose transports fail."""
 
-    def __init__(self) -> None:
-        self.postfix = PrivatePostfix(mode="capsule", edit_master=self._with_strace)
+    def __init__(self, mode: str, program_name: str) -> None:
+        self._program_name = program_name
+        self.postfix = PrivatePostfix(mode=mode, edit_master=self._with_strace)
         self.directory = self.postfix.directory
-        script = self.directory / "traced" / "archive"
+        script = self.directory / "traced" / program_name
         script.parent.mkdir()
-        program = self.postfix.program_directory / "archive"
+        program = self.postfix.program_directory / program_name
         script.write_text(STRACE.format(directory=self.directory, program=program))
         script.chmod(0o755)
         self.mount_points: list[Path] = []
@@ -47,12 +50,8 @@ class FaultyStoreHost:
 
     def _with_strace(self, text: str) -> str:
         # Called while the instance is built: the directory is lib's neighbour.
-        lines = []
-        for line in text.splitlines():
-            if line.startswith("  argv=/tmp/") and line.endswith("/lib/archive"):
-                line = line.replace("/lib/archive", "/traced/archive")
-            lines.append(line)
-        return "\n".join(lines) + "\n"
+        name = self._program_name
+        return re.sub(rf"(?m)(  argv=/tmp/.*)/lib/{name}$", rf"\1/traced/{name}", text)
 
     def mount(self, path: Path, size: str = "32m") -> None:
         options = f"size={size},mode=700,uid=65534,gid=65534"
@@ -92,14 +91,27 @@ class FaultyStoreHost:
         self.postfix.remove()
 
 
-@pytest.fixture
-def faulty_host() -> Iterator[FaultyStoreHost]:
-    host = FaultyStoreHost()
+@contextmanager
+def running(mode: str, program_name: str) -> Iterator[FaultyStoreHost]:
+    host = FaultyStoreHost(mode, program_name)
     try:
         with host.postfix:
             yield host
     finally:
         host.close()
+
+
+@pytest.fixture
+def faulty_host() -> Iterator[FaultyStoreHost]:
+    with running("capsule", "archive") as host:
+        yield host
+
+
+@pytest.fixture
+def native_host() -> Iterator[FaultyStoreHost]:
+    """One process a message, so that a fault begins and ends between two."""
+    with running("native-pipe", "archive-capture") as host:
+        yield host
 
 
 def waiting(host: FaultyStoreHost) -> int:
@@ -185,6 +197,34 @@ def test_copies_go_into_the_fallback_and_come_back(
     assert len(postfix.stored_files()) == 4
     assert len(postfix.delivered_to(LEGAL)) == 4
     assert faulty_host.run("verify").returncode == 0
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_in_native_mode_captures_wait_in_the_queue_and_come_back(
+    native_host: FaultyStoreHost, name: str
+) -> None:
+    """They need no fallback directory: the queue file stays until they are stored."""
+    postfix = native_host.postfix
+    postfix.send(mail("before"))
+    postfix.wait_for_empty_queue()
+    repair = FAULTS[name](native_host)
+    names = [f"during-{name}-{number}" for number in range(3)]
+    queue_ids = {postfix.send(mail(each)) for each in names}
+    for each in queue_ids:
+        failed = "relay=archive-capture,.*status=(SOFTBOUNCE|deferred)"
+        postfix.wait_for_log(f" {each}: .*{failed}")
+    assert len(postfix.delivered_to("bob@example.net")) == 4
+    assert {str(each["queue_id"]) for each in postfix.mailq()} == queue_ids
+    assert waiting(native_host) == 0
+    repair()
+    postfix.flush()
+    postfix.wait_for_empty_queue()
+    for each in names:
+        record = record_of(postfix, each)
+        assert [each["event"] for each in record.events].count("archived") == 1
+    assert len(postfix.stored_files()) == 4
+    assert len(postfix.delivered_to(LEGAL)) == 4
+    assert native_host.run("verify").returncode == 0
 
 
 def test_a_close_that_fails_after_the_fsync_loses_nothing(

@@ -171,3 +171,18 @@ def test_no_reply_decides_it(reply: str) -> None:
 def _status(text: str) -> str:
     attempt = delivery.parse(text)
     return attempt.status if attempt else ""
+
+
+@pytest.mark.parametrize(
+    "relay",
+    [
+        "archive-stamp",
+        "archive-stamp-2",
+        "archive-capture",
+        "mail.example.com[private/archive.legal@example.com]",
+        "mail.example.com[private/archive.capture]",
+    ],
+)
+def test_what_captures_a_message_is_recognised_in_every_mode(relay: str) -> None:
+    assert delivery.is_stamp_filter(relay)
+    assert delivery.can_name_stamp_filter(f"to=<a@example.com>, relay={relay}, delay=1")

@@ -155,6 +155,17 @@ def test_a_message_to_the_capsule_address_alone_is_a_capsule() -> None:
     assert not request.is_capsule(())
 
 
+def test_a_capsule_that_native_mode_has_captured_is_a_capsule() -> None:
+    table = request.capture_table(LEGAL, KEYS)
+    capsule, bob = (
+        Recipient(captured_by(table, each.decode()))
+        for each in (request.CAPSULE_RECIPIENT, BOB)
+    )
+    assert request.is_capsule((Recipient(request.CAPSULE_RECIPIENT), capsule))
+    assert not request.is_capsule((Recipient(request.CAPSULE_RECIPIENT), bob))
+    assert not request.is_capsule((bob,))
+
+
 def test_the_capsule_address_is_a_forged_request_and_no_mail_recipient() -> None:
     assert split(request.CAPSULE_RECIPIENT, BOB) == ([BOB], (), 1)
 

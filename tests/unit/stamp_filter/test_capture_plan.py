@@ -488,6 +488,14 @@ def test_a_stamp_filter_archives_capture_recipients_and_reinjects_to_none_of_the
     assert [each.final for each in both.recipients] == [BOB]
 
 
+def test_capture_recipients_of_nobody_that_a_filter_delivers_to_are_counted() -> None:
+    """A switch from native mode leaves those of the recipients, a local user others."""
+    assert delivery_request(BOB, capture_recipient(BOB)).added_count == 0
+    assert delivery_request(BOB, capture_recipient(b"ceo@example.com")).added_count == 1
+    left = delivery_request(capture_recipient(BOB), nexthop=request.ON_REQUEST)
+    assert left.added_count == 0
+
+
 @pytest.mark.parametrize("true_sender", [b"list@x.example", b'"the list"@x.example'])
 def test_xverp_in_native_mode_has_the_true_sender(true_sender: bytes) -> None:
     captured = capture_recipient(b'"b o"@example.net')
