@@ -11,12 +11,12 @@
 # make storm         2,000 messages while processes are killed at random, then 5,000
 #                    while the log follower is killed and the log is rotated (minutes)
 # make load          20,000 mixed messages, then 100,000 small ones (one to two hours)
-# make outage        native mode, the archive stopped, hanging, killed for ten minutes each:
-#                    the latency of live mail (OUTAGE=seconds; two hours)
+# make outage        native mode, the archive stopped, hanging or killed, ten minutes
+#                    each: the latency of live mail (two hours; OUTAGE=seconds)
 # make reconcile     5,000 messages, 37 of them not archived; a log of 1,000,000 lines
 # make object-storage  kill replicate at each of its steps, with a real radosgw
 # make bench         messages/s, CPU, fsyncs and latency, with and without the archive
-#                    (15 minutes; 1 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes
+#                    (25 minutes; 2 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes
 #                    the page)
 # make growth        throughput with 1,000,000 messages in the store; memory of a worker
 #                    after 50,000 messages and with 200 MB ones (STORE=DIR keeps the

@@ -251,9 +251,8 @@ def assert_once(outages: Outages, mail: steady_mail.SteadyMail) -> None:
     store, archived = str(outages.postfix.store), dict[int, list[str]]()
     for record in record_reader.records(store, LEGAL):
         content = b"".join(record_reader.original(store, record))
-        content = content.replace(b"\r\n", b"\n")
-        digest = steady_mail.body_digest(content)
-        archived.setdefault(steady_mail.read_number(content), []).append(digest)
+        number, digest = steady_mail.read_message(content.replace(b"\r\n", b"\n"))
+        archived.setdefault(number, []).append(digest)
         assert [each["event"] for each in record.events].count("archived") == 1
     assert archived == sent
     assert not re.search("status=(?:bounced|expired)", outages.postfix.log())
