@@ -261,9 +261,10 @@ def _latency_text(result: Result) -> Iterator[str]:
         for size, by_name in result["latency_ms"].items()
     )
     yield "Milliseconds from MAIL FROM to delivery, p50 / p99. Each variant gets mail"
-    yield "at a steady rate, whether or not what came before is delivered, in turns with"
+    yield "at a steady rate, whether or not earlier mail is delivered, in turns with"
     yield "the others. A message counts from when it is due: a stall shows in all that"
-    yield f"are due meanwhile. Messages of each variant: {counts}. A second:"
+    yield f"are due meanwhile. Messages of each variant: {counts}."
+    yield "Messages a second:"
     yield ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()) + "."
 
 
