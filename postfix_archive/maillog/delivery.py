@@ -80,7 +80,11 @@ def can_be_truncated(text: str) -> bool:
     return len(text.encode("utf-8", "surrogateescape")) > MAX_UNTRUNCATED
 
 
-STAMP_RELAY_FIELD = f", relay={archive_services.STAMP_TRANSPORT}"
+CAPTURING_TRANSPORTS = (
+    archive_services.STAMP_TRANSPORT,
+    archive_services.CAPTURE_TRANSPORT,
+)
+CAPTURING_RELAY_FIELDS = tuple(f", relay={each}" for each in CAPTURING_TRANSPORTS)
 STAMP_SOCKET_PREFIX = "[private/archive"  # the socket of the stamp filter in lmtp mode
 PRIVATE_PREFIX = "private/"
 LOCAL_RELAYS = ("[127.", "[::1]", "[private/", "[public/", "[/")
@@ -92,21 +96,23 @@ def is_local_relay(relay: str) -> bool:
 
 
 def is_stamp_filter(relay: str) -> bool:
-    """Tell whether a relay is the stamp filter: a pipe(8) transport or LMTP socket.
+    """Tell whether a relay captures mail: a pipe(8) transport or LMTP socket.
 
-    ``archive-stamp``, or ``mail.example.com[private/archive.legal@example.com]``.
+    ``archive-stamp``, or ``mail.example.com[private/archive.legal@example.com]``; in
+    native mode ``archive-capture``, or ``…[private/archive.capture]``.
     """
     _, bracket, address = relay.partition("[")
     if bracket:
         is_private = address.startswith(PRIVATE_PREFIX)
         socket = address.removeprefix(PRIVATE_PREFIX)
         return is_private and archive_services.is_worker_socket(socket)
-    return relay.startswith(archive_services.STAMP_TRANSPORT)
+    return relay.startswith(CAPTURING_TRANSPORTS)
 
 
 def can_name_stamp_filter(text: str) -> bool:
     """Tell whether a line can have the stamp filter as relay: a cheap first test."""
-    return STAMP_RELAY_FIELD in text or STAMP_SOCKET_PREFIX in text
+    fields = (*CAPTURING_RELAY_FIELDS, STAMP_SOCKET_PREFIX)
+    return any(each in text for each in fields)
 
 
 def is_relay_of(content_filter: str, relay: str) -> bool:
