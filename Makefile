@@ -11,10 +11,12 @@
 # make storm         2,000 messages while processes are killed at random, then 5,000
 #                    while the log follower is killed and the log is rotated (minutes)
 # make load          20,000 mixed messages, then 100,000 small ones (one to two hours)
+# make outage        native mode, the archive stopped, hanging or killed, ten minutes
+#                    each: the latency of live mail (two hours; OUTAGE=seconds)
 # make reconcile     5,000 messages, 37 of them not archived; a log of 1,000,000 lines
 # make object-storage  kill replicate at each of its steps, with a real radosgw
 # make bench         messages/s, CPU, fsyncs and latency, with and without the archive
-#                    (15 minutes; 1 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes
+#                    (25 minutes; 2 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes
 #                    the page)
 # make growth        throughput with 1,000,000 messages in the store; memory of a worker
 #                    after 50,000 messages and with 200 MB ones (STORE=DIR keeps the
@@ -62,8 +64,8 @@ SIDE_BY_SIDE = -n $(PROCESSES) --durations=40
 PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
-.PHONY: help install uninstall demo test unit live container storm load reconcile bench
-.PHONY: object-storage translations demo-web
+.PHONY: help install uninstall demo test unit live container storm load outage reconcile
+.PHONY: bench object-storage translations demo-web
 .PHONY: bench-search bench-web growth check lint format tampering requirements clean
 
 help:
@@ -105,6 +107,10 @@ storm:
 load:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -s -m slow tests/live/test_load.py
+
+outage:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@OUTAGE=$(OUTAGE) $(BIN)/pytest -s -m slow tests/live/test_outage.py
 
 reconcile:
 	@PYTHON=$(PYTHON) tests/prepare test

@@ -34,7 +34,7 @@ DEFAULTS = {
     "RECIPIENTS": "1,10,50",
     "SESSIONS": "1,20",
     "VARIANTS": ",".join(variants.NAMES),
-    "LATENCIES": "20",
+    "LATENCIES": "200",
     "TRACED": "50",
     "ALONE": "20",
     "PILER": "",
@@ -47,7 +47,7 @@ HELP = {
     "RECIPIENTS": "recipients a message",
     "SESSIONS": "SMTP sessions at once",
     "VARIANTS": "what is compared",
-    "LATENCIES": "messages a round whose latency is taken, one after the other",
+    "LATENCIES": "4 KB messages a round whose latency is taken; a fifth of larger ones",
     "TRACED": "messages in the pass that counts fsyncs and looks at memory",
     "ALONE": "processes that are run by themselves, for their CPU",
     "PILER": "host:port of another archive (an SMTP server) to compare with",
@@ -97,7 +97,7 @@ class Bench:
         for size in self.options.sizes:
             for name in names[start:] + names[:start]:
                 self.latencies[f"{size} KB"][name] += load.latencies(
-                    self.instances[name], size * 1024, self.options.latencies
+                    name, self.instances[name], size * 1024, self.options.latencies
                 )
 
     def _run(self, name: str, mail_load: load.Load) -> load.Run:
@@ -176,6 +176,7 @@ class Bench:
                 }
                 for size, by_name in self.latencies.items()
             },
+            "latency_rates": {name: load.latency_rate(name) for name in self.instances},
             "traced": self.fsyncs_and_memory(),
             "alone_cpu_ms": self.single_process_cpu(),
             "profile": self.profile(),

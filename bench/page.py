@@ -234,7 +234,7 @@ def _ratio(cells: dict[str, dict[str, list[float]]], above: str, below: str) -> 
 
 def _latency(result: Result) -> Iterator[str]:
     yield from ("## Latency", "")
-    yield "Milliseconds from MAIL FROM to delivery, one message at a time, p50 / p99."
+    yield from _latency_text(result)
     if variants.PLAIN in _variant_names(result):
         yield "The second row of a size is the difference to plain."
     yield ""
@@ -249,6 +249,23 @@ def _latency(result: Result) -> Iterator[str]:
                 _percentiles(by_name[name], plain) for name in _variant_names(result)
             )
             yield _row(f"{size}, added", *added)
+
+
+def _latency_text(result: Result) -> Iterator[str]:
+    rates: dict[str, float] = result.get("latency_rates", {})
+    if not rates:  # a run from before there were rates
+        yield "Milliseconds from MAIL FROM to delivery, p50 / p99, one at a time."
+        return
+    counts = ", ".join(
+        f"{min(map(len, by_name.values())):,} of {size}"
+        for size, by_name in result["latency_ms"].items()
+    )
+    yield "Milliseconds from MAIL FROM to delivery, p50 / p99. Each variant gets mail"
+    yield "at a steady rate, whether or not earlier mail is delivered, in turns with"
+    yield "the others. A message counts from when it is due: a stall shows in all that"
+    yield f"are due meanwhile. Messages of each variant: {counts}."
+    yield "Messages a second:"
+    yield ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()) + "."
 
 
 def _percentiles(values: list[float], baseline: list[float] | None = None) -> str:

@@ -27,7 +27,7 @@ WORKER = "archive-lmtp"
 WORKER_TARGET = 1.0  # CPU ms a message of a worker of native-lmtp
 # CPU a message of the whole instance of native-lmtp, in that of always_bcc.
 INSTANCE_TARGET = 1.3
-ADDED_TARGET = 1.2  # p99 of the latency of native-lmtp, in that of plain
+ADDED_TARGET = 1.2  # p99 of the latency of the native modes, in that of plain
 LMTP_EXPLANATION = """\
 Why lmtp mode misses a target: the null filter passes bytes on, for 0.15 ms of CPU per
 message in its worker. 85% of its rate would leave the archive half a millisecond. A new
@@ -115,11 +115,19 @@ def _native(bench: Result) -> Iterator[Target]:
         )
         description = f"CPU, {name} / {variants.ALWAYS_BCC}"
         yield Target(description, INSTANCE_TARGET, ratio)
+    yield from _added_latency(bench)
+
+
+def _added_latency(bench: Result) -> Iterator[Target]:
     for size, values in bench.get("latency_ms", {}).items():
-        if {name, variants.PLAIN} <= set(values):
-            p99 = [figures.percentile(values[n], 99) for n in (name, variants.PLAIN)]
-            description = f"p99 of the latency, {name} / {variants.PLAIN}, {size}"
-            yield Target(description, ADDED_TARGET, figures.spread([p99[0] / p99[1]]))
+        for name in (variants.NATIVE_LMTP, variants.NATIVE_PIPE):
+            if {name, variants.PLAIN} <= set(values):
+                p99 = [
+                    figures.percentile(values[n], 99) for n in (name, variants.PLAIN)
+                ]
+                description = f"p99 of the latency, {name} / {variants.PLAIN}, {size}"
+                ratio = figures.spread([p99[0] / p99[1]])
+                yield Target(description, ADDED_TARGET, ratio)
 
 
 def _processes(bench: Result) -> Iterator[Target]:

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import isal
 
+import steady_mail
 from private_postfix import PrivatePostfix
 
 BENCH_DIRECTORY = Path(__file__).resolve().parent
@@ -50,7 +51,6 @@ WITHOUT_ARCHIVE = (PLAIN, ALWAYS_BCC, BCC_SMTP)
 FAST = (PLAIN, ALWAYS_BCC, BCC_SMTP, NULL_LMTP, NATIVE_LMTP)
 BCC_ADDRESS = "copy@archive.example.com"
 PEER_DOMAIN = "peer.example.com"
-DELIVERED_TO = "delivered.example.com"  # a Maildir, where the time of delivery counts
 
 # Everybody's mail goes to discard(8), which costs next to nothing. What only tests need
 # (a queue run each second) is off. So is the pause of a second with which cleanup(8)
@@ -62,7 +62,7 @@ MAIN = {
     "queue_run_delay": "300s",
     "minimal_backoff_time": "300s",
     "maximal_backoff_time": "4000s",
-    "virtual_mailbox_domains": f"archive.example.com, {DELIVERED_TO}",
+    "virtual_mailbox_domains": f"archive.example.com, {steady_mail.DOMAIN}",
     "virtual_mailbox_maps": "static:Maildir/",
     "virtual_uid_maps": "static:65534",
     "virtual_gid_maps": "static:65534",

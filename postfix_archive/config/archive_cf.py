@@ -80,6 +80,16 @@ def load_keys(archive_settings: Settings) -> Keyring:
         ) from None
 
 
+def readable_keys(archive_settings: Settings | None) -> Keyring | None:
+    """Return the site keys, None if they or archive.cf cannot be read."""
+    if archive_settings is None:
+        return None
+    try:
+        return load_keys(archive_settings)
+    except (KeyMissing, KeyUnreadable):
+        return None
+
+
 def load_capsule_helo(archive_settings: Settings) -> bytes:
     """Return the HELO name for the capsule port; without the file any name will do.
 

@@ -91,7 +91,9 @@ def inspect_host(directory: str) -> Host:
         unreachable_ports=(
             tuple(service_users.unreachable_ports(postfix_config)) if is_running else ()
         ),
-        unarchived_reinjections=unarchived_reinjection.find_unarchived(postfix_config),
+        unarchived_reinjections=unarchived_reinjection.find_unarchived(
+            postfix_config, archive_cf.readable_keys(settings)
+        ),
         free_bytes=_free_bytes(postfix_config, settings),
         queued_messages=(
             tuple(mail_queue.list_messages(directory, CONTENT_FILTER_LIMIT))

@@ -17,6 +17,8 @@ from postfix_archive.errors import ArchiveError, LogUnreadable
 from postfix_archive.maillog import log_reader
 from postfix_archive.maillog.queue_file import QueueFile
 from postfix_archive.maillog.queue_tracker import QueueTracker
+from postfix_archive.message import replay_ident
+from postfix_archive.message.keyring import Keyring
 from postfix_archive.postfix import archive_services, mail_queue
 from postfix_archive.postfix.configuration import Configuration
 
@@ -42,14 +44,16 @@ def unreported(
     queued: Collection[str],
     after: QueueTracker,
     syslog_names: Collection[str],
+    keys: Keyring | None = None,
 ) -> list[str]:
     """Return the queue ids accepted by a port that no stamp filter process reports.
 
     syslog_names are those of the ports, as ``postfix/archive-handback``. before was
     read before the queue was listed (queued), after was read afterwards: so a stamp
     filter process that was running either still has its message in the queue or has
-    reported.
+    reported. keys are the site's: what postfix-archive replay sends is known by them.
     """
+    replays = replay_ident.Idents(keys)
     return [
         file.queue_id
         for file in before.queue_files.by_key.values()
@@ -57,6 +61,7 @@ def unreported(
         and file.is_queued
         and not _is_reported(after, file)
         and not (file.orig_queue_id in queued and after.can_be_reported(file))
+        and not replays.take(file.orig_queue_id)
     ]
 
 
@@ -81,7 +86,7 @@ def _needed_keys(model: QueueTracker) -> set[str]:
     return {file.key for file in (*unreported_files, *origins) if file is not None}
 
 
-def find_unarchived(config: Configuration) -> tuple[str, ...]:
+def find_unarchived(config: Configuration, keys: Keyring | None) -> tuple[str, ...]:
     """Return the queue ids of reinjected mail that did not pass the stamp filter.
 
     Covers the last two days, as far as the current log goes back.
@@ -89,11 +94,12 @@ def find_unarchived(config: Configuration) -> tuple[str, ...]:
     syslog_names = _port_syslog_names(config)
     with contextlib.suppress(ArchiveError):
         before = _read_log(config)
-        if not unreported(before, (), before, syslog_names):
+        if not unreported(before, (), before, syslog_names, keys):
             return ()
         messages = mail_queue.list_messages(config.directory, 0)
         queued = {message.queue_id for message in messages}
-        return tuple(unreported(before, queued, _read_log(config), syslog_names))
+        after = _read_log(config)
+        return tuple(unreported(before, queued, after, syslog_names, keys))
     return ()
 
 

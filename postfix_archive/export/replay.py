@@ -2,7 +2,9 @@
 
 Used by ``postfix-archive replay``. An original gets the stamp of its record on top, as
 the stamp filter would have put it there, and goes to the reinjection port: no stamp
-filter sees it on this host, and elsewhere the stamp is valid. A copy gets the stamp of
+filter sees it on this host, and elsewhere the stamp is valid. The log has an IDENT by
+which reconcile and the doctor know it (message/replay_ident). In native mode its record
+gets a supplement with the new recipients. A copy gets the stamp of
 a mailed copy and goes the way of mailed copies. Their bytes are not changed, so DKIM
 signatures verify. Raises ReplayFailed, RecordDamaged, StoreFailed, PostfixUnreachable
 and PostfixRefused.
@@ -10,14 +12,22 @@ and PostfixRefused.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ReplayFailed
 from postfix_archive.export.stored_message import StoredMessage
-from postfix_archive.message import address, archive_copy, header, smtp_data, stamp
-from postfix_archive.message.envelope import Recipient
+from postfix_archive.message import (
+    address,
+    archive_copy,
+    header,
+    replay_ident,
+    smtp_data,
+    stamp,
+)
+from postfix_archive.message.envelope import Client, Recipient
 from postfix_archive.message.keyring import Keyring
 from postfix_archive.postfix import smtp_client
 from postfix_archive.system.spool import Spool
@@ -80,6 +90,10 @@ class Replay:
         is_ascii_header = head[: header.end(head)].isascii()
         addresses = [each.final for each in recipients]
         session = smtp_client.Session(port)
+        if not self.is_of_copies:
+            nonce = os.urandom(replay_ident.NONCE_BYTES)
+            ident = replay_ident.make(self.keys.current, nonce)
+            session.prepare_xforward(Client(), ident, local=False)
         is_sent = session.send_envelope(
             self.settings.archive_sender,
             recipients,

@@ -35,6 +35,7 @@ TRANSPORT_LIMITS = {
     archive_services.NATIVE: (
         ("destination_recipient_limit", "5000"),
         ("destination_concurrency_failed_cohort_limit", "1"),
+        ("destination_concurrency_limit", "10"),
     ),
     archive_services.NATIVE_PIPE: (
         ("destination_recipient_limit", "1500"),

@@ -80,8 +80,11 @@ def can_be_truncated(text: str) -> bool:
     return len(text.encode("utf-8", "surrogateescape")) > MAX_UNTRUNCATED
 
 
-FIRST_TRANSPORTS = archive_services.STAMP_TRANSPORT, archive_services.CAPTURE_TRANSPORT
-RELAY_FIELDS = tuple(f", relay={each}" for each in FIRST_TRANSPORTS)
+CAPTURING_TRANSPORTS = (
+    archive_services.STAMP_TRANSPORT,
+    archive_services.CAPTURE_TRANSPORT,
+)
+CAPTURING_RELAY_FIELDS = tuple(f", relay={each}" for each in CAPTURING_TRANSPORTS)
 STAMP_SOCKET_PREFIX = "[private/archive"  # the socket of the workers of any mode
 PRIVATE_PREFIX = "private/"
 LOCAL_RELAYS = ("[127.", "[::1]", "[private/", "[public/", "[/")
@@ -103,12 +106,13 @@ def is_stamp_filter(relay: str) -> bool:
         is_private = address.startswith(PRIVATE_PREFIX)
         socket = address.removeprefix(PRIVATE_PREFIX)
         return is_private and archive_services.is_worker_socket(socket)
-    return relay.startswith(FIRST_TRANSPORTS)
+    return relay.startswith(CAPTURING_TRANSPORTS)
 
 
 def can_name_stamp_filter(text: str) -> bool:
     """Tell whether a line can have the stamp filter as relay: a cheap first test."""
-    return any(each in text for each in (*RELAY_FIELDS, STAMP_SOCKET_PREFIX))
+    fields = (*CAPTURING_RELAY_FIELDS, STAMP_SOCKET_PREFIX)
+    return any(each in text for each in fields)
 
 
 def is_relay_of(content_filter: str, relay: str) -> bool:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from postfix_archive.message import replay_ident
+from postfix_archive.message.keyring import Keyring
 from postfix_archive.postfix import archive_services, capture_maps
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.reconcile import messages
@@ -40,6 +42,7 @@ ARCHIVE_EMPTY = "archive-empty"
 NO_TABLE_MATCH = "no-table-match"
 KEPT_BY_FILTER = "kept-by-filter"
 SECOND_REINJECTION = "second-reinjection"
+REPLAYED = "replayed"
 
 # Seconds: longer than an smtpd(8) process lives (max_use, max_idle). It serves one
 # service.
@@ -67,15 +70,19 @@ class Classifier:
         config: Configuration,
         bypass_periods: tuple[BypassPeriod, ...],
         archiving_processes: Mapping[tuple[str, str, str], float],
+        keys: Keyring | None = None,
     ) -> None:
         """Initialise.
 
+        keys are the site's, None if they cannot be read: a replay then counts as mail
+        that somebody else has sent to the reinjection port.
         archiving_processes maps service, daemon and pid of each process whose mail went
         to a stamp filter to the time of the last such mail.
         """
         self._config = config
         self._bypass_periods = bypass_periods
         self._archiving_processes = archiving_processes
+        self._replays = replay_ident.Idents(keys)
         self._services = [
             each
             for each in config.services
@@ -93,6 +100,9 @@ class Classifier:
                 "reinjected again, before the last capture of the same message"
             )
             return Verdict(NOT_REQUESTED, SECOND_REINJECTION, explanation)
+        if message.is_reinjected and self._replays.take(message.orig_queue_id):
+            explanation = "sent by postfix-archive replay, from the archive"
+            return Verdict(NOT_REQUESTED, REPLAYED, explanation)
         if message.is_reinjected:
             return _foreign_reinjection(message)
         if message.is_stamped:

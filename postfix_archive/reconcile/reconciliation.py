@@ -100,7 +100,10 @@ class Reconciliation:
             self._directory, self._settings, begin
         )
         classifier = Classifier(
-            self._postfix_config, bypass_periods, self._scan.archiving_processes
+            self._postfix_config,
+            bypass_periods,
+            self._scan.archiving_processes,
+            archive_cf.readable_keys(self._settings),
         )
         since = self._since if self._since is not None else -INFINITY
         return Totals(

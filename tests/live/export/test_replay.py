@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import subprocess
 
@@ -14,7 +15,7 @@ from postfix_archive.store.record import Record
 
 import corpora
 from mails import LEGAL, original_of
-from private_postfix import PrivatePostfix
+from private_postfix import Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
@@ -129,3 +130,46 @@ def test_it_asks_first_and_names_what_it_would_send() -> None:
         postfix.stop()
         process = postfix.run_command("replay", archive_id, "--to", BOB, "--yes")
         assert process.returncode == 1 and "connect to 127.0.0.1" in process.stderr
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp", "native", "native-pipe"])
+def test_reconcile_and_the_doctor_know_what_was_replayed(mode: str) -> None:
+    with PrivatePostfix(mode=mode) as postfix:
+        postfix.send(b"Subject: again\nMessage-Id: <1@x>\n\nx\n", to=[BOB, CAROL])
+        postfix.wait_for_empty_queue()
+        archive_id = only_record(postfix).archive_id
+        replay(postfix, archive_id, "--to", "dave@example.net", "--yes")
+        replay(postfix, archive_id, "--original-recipients", "--yes")
+        replay(postfix, archive_id, "--copies", "--yes")
+        result = json.loads(postfix.run_command("reconcile", "--json").stdout)
+        assert (result["accepted"], result["missing"], result["unclear"]) == (3, 0, 0)
+        is_native = mode.startswith("native")
+        assert result["not_requested"] == (0 if is_native else 2)
+        assert len(postfix.delivered_to(BOB)) == 2
+        assert "foreign-reinjection" not in doctor_findings(postfix)
+        only_record(postfix)
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
+def test_the_mark_of_a_replay_covers_no_other_message(mode: str) -> None:
+    """One that somebody has read in the log, and one that somebody has made up."""
+    with PrivatePostfix(mode=mode) as postfix:
+        postfix.send(b"Subject: again\nMessage-Id: <1@x>\n\nx\n", to=[BOB])
+        postfix.wait_for_empty_queue()
+        replay(postfix, only_record(postfix).archive_id, "--to", CAROL, "--yes")
+        [ident] = re.findall(r"orig_queue_id=(replay\w+)", postfix.log())
+        for each in (ident, "replay" + "0" * 48):
+            with Client(postfix.ports[1]) as client:
+                client.command(f"XFORWARD IDENT={each}", 250)
+                client.send(b"Subject: past the archive\n\nx\n")
+        postfix.wait_for_empty_queue()
+        result = json.loads(postfix.run_command("reconcile", "--json").stdout)
+        assert result["causes"] == {"foreign-reinjection": 2}
+        assert result["not_requested"] == 1
+        assert "2 messages" in doctor_findings(postfix)["foreign-reinjection"]
+
+
+def doctor_findings(postfix: PrivatePostfix) -> dict[str, str]:
+    """Return what the doctor reports, by the name of the check."""
+    report = json.loads(postfix.run_command("doctor", "--json").stdout)
+    return {each["check"]: str(each) for each in report["findings"]}

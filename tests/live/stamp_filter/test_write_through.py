@@ -38,7 +38,7 @@ class FaultyStoreHost:
     def __init__(self, mode: str, *, main: dict[str, str] | None = None) -> None:
         self.mode = mode
         self.postfix = PrivatePostfix(
-            mode=mode, main=main, edit_master=lambda text: text.replace("=120s", "=2s")
+            mode=mode, main=main, edit_master=_with_short_timeouts
         )
         self.store = self.postfix.store
         self._image = self.postfix.directory / "disk"
@@ -125,6 +125,10 @@ class FaultyStoreHost:
         self.thaw()
         subprocess.run(["umount", "-l", str(self.store)], check=False)
         self.postfix.remove()
+
+
+def _with_short_timeouts(master: str) -> str:
+    return re.sub("(lmtp_.*_timeout)=[12]0s", r"\1=2s", master)
 
 
 def _fill_blocks(descriptor: int) -> int:

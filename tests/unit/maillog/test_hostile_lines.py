@@ -220,6 +220,8 @@ def test_smuggled_mail_is_no_outcome_of_the_message_it_names(result: str) -> Non
         ("mail.example.com[private/archive.legal@example.com]", True),
         ("mail.example.com[private/archive-2.on-request]", True),
         ("archive-stamp.example.org[192.0.2.1]:24", False),
+        ("mail.example.com[private/archive.capture]", True),
+        ("archive-capture.example.org[192.0.2.1]:24", False),
         ("mail.example.com[private/dovecot-lmtp]", False),
         ("x[192.0.2.1][private/archive.legal@example.com]", False),
     ],

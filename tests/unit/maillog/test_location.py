@@ -126,7 +126,7 @@ def test_a_device_is_named_and_never_opened(tmp_path: Path, name: str) -> None:
             read(config)
     assert location.unreadable_reason(config).startswith(reason)
     assert location.follow_obstacle(config, is_wanted=True).startswith(reason)
-    assert unarchived_reinjection.find_unarchived(config) == ()
+    assert unarchived_reinjection.find_unarchived(config, None) == ()
 
 
 def test_without_journalctl_the_journal_has_no_newest_entry(
