@@ -1,4 +1,4 @@
-"""make install MODE=native on a whole host: cleanup(8) captures, without a filter."""
+"""make install in a native mode on a whole host: cleanup(8) captures, no filter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from private_postfix import NATIVE_MODES
 from whole_host import (
     FILTER_ENTRY,
     HOST,
@@ -49,14 +50,17 @@ def archived(host: WholeHost) -> dict[str, list[str]]:
     return {archive: sorted(found[archive]) for archive in found}
 
 
-def test_from_stock_to_native_and_back(host: WholeHost, wheels: Path) -> None:
+@pytest.mark.parametrize("mode", NATIVE_MODES)
+def test_from_stock_to_native_and_back(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
     before = host.configuration()
-    diff = host.output(install(wheels, "MODE=native DRY_RUN=1"))
+    diff = host.output(install(wheels, f"MODE={mode} DRY_RUN=1"))
     assert f"Map:        {MAP} would be created" in diff
     assert "+recipient_bcc_maps = " in diff and "\n+content_filter" not in diff
     assert host.configuration() == before
 
-    output = host.output(install(wheels, "MODE=native"))
+    output = host.output(install(wheels, f"MODE={mode}"))
     assert "Doctor:     OK: " in output
     assert "Probe:      a message went through" in output
     for path in (MAP, f"{MAP}.{OTHER}"):
@@ -87,16 +91,23 @@ for number in itertools.count():
     with smtplib.SMTP("127.0.0.1", 25) as peer:
         text = f"Subject: {{number}}\\r\\n\\r\\nx\\r\\n"
         peer.sendmail("alice@example.org", [f"bob+{{number}}@{HOST}"], text)
-    time.sleep(0.01)  # the installer needs the machine as well
+    time.sleep(0.05)  # the installer needs the machine as well
 print(number)
 """
 
 
-@pytest.mark.parametrize("former_mode", ["pipe", "lmtp"])
-def test_from_another_mode_to_native_and_back_all_mail_is_archived_once(
-    host: WholeHost, wheels: Path, former_mode: str
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ("pipe", "native", "native-pipe", "native", "pipe"),
+        ("lmtp", "native-pipe", "lmtp"),
+    ],
+)
+def test_through_the_native_modes_and_back_all_mail_is_archived_once(
+    host: WholeHost, wheels: Path, modes: tuple[str, ...]
 ) -> None:
     before = host.configuration()
+    former_mode, *other_modes = modes
     host.run(install(wheels, f"MODE={former_mode}"))
     in_former_mode = host.configuration()
     diff = host.output(install(wheels, "MODE=native DRY_RUN=1"))
@@ -108,7 +119,7 @@ def test_from_another_mode_to_native_and_back_all_mail_is_archived_once(
         sender.stdin.write(SENDER.encode())
         sender.stdin.close()
         try:
-            for mode in ("native", former_mode):
+            for mode in other_modes:
                 output = host.output(install(wheels, f"MODE={mode}"))
                 assert "Doctor:     OK: " in output
                 assert "former mode" not in output
