@@ -115,13 +115,14 @@ def another_host() -> Iterator[AnotherHost]:
         yield host
 
 
+@pytest.mark.parametrize("mode", ["pipe", "native"])
 def test_another_host_cannot_reach_the_internal_ports(
-    another_host: AnotherHost,
+    another_host: AnotherHost, mode: str
 ) -> None:
     """It does reach a port for clients, where it is welcome."""
     [port] = free_ports(1)
     public = f"{port} inet n - n - - smtpd\n"
-    with PrivatePostfix(main=ALLOWED_CLIENTS, master=public) as postfix:
+    with PrivatePostfix(mode=mode, main=ALLOWED_CLIENTS, master=public) as postfix:
         answer = another_host.exchange(port, b"EHLO elsewhere.example.net\r\nQUIT\r\n")
         assert "250-XFORWARD" in answer and "250-XCLIENT" in answer
         for each in postfix.ports[1:]:
