@@ -125,6 +125,13 @@ Python, in many small shares: LMTP, header, archive id, look-up of recent captur
 report, gzip, the line of the journal. The rest is Postfix's: twice the recipients to
 read, resolve, deliver and log, and an LMTP session. For the targets the worker would
 have to be compiled code, or leave its parsing to the index.
+
+Later the worker became leaner: in turns with the version above, on a busy machine, 400
+messages of 4 KB took 1.9 ms each in place of 2.3 (least of all batches: 1.2 and 1.4). A
+run of the older version there, by service: Postfix's own part was 2.7 ms a message,
+1.1 times the whole of always_bcc (2.5). So the target of 1.3 would leave the worker 0.5
+ms, and making a file and three fsyncs take about as much there. The rates were not
+measured again.
 """
 
 

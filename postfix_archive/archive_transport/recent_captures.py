@@ -40,6 +40,7 @@ PERIOD = 30 * dates.DAY_SECONDS
 # Bytes of a journal from which the database is made: some 90,000 messages, three
 # seconds of CPU. One message waits for it, in the queue.
 JOURNAL_SIZE = 256 << 20
+DELETION_INTERVAL = 3600  # seconds in which a worker deletes old entries once
 BATCH_SIZE = 1000  # rows a transaction: other workers wait for its end
 LOCK_TIMEOUT = 0.5  # seconds
 REMOVAL_LOCK_TIMEOUT = 10_000  # milliseconds; a removal waits, mail does not
@@ -74,7 +75,9 @@ DELETE_OLD = "DELETE FROM captures WHERE time < ?"
 class RecentCaptures:
     """The captures of the last PERIOD, for one message or for those of a worker."""
 
-    __slots__ = ("_connection", "_directory", "_failure", "_name", "_settings")
+    __slots__ = ("_connection", "_directory", "_failure", "_name", "_settings") + (
+        "_next_deletion",
+    )
 
     def __init__(self, settings: Settings) -> None:
         """Open nothing yet."""
@@ -86,6 +89,7 @@ class RecentCaptures:
             self._directory, f"{self._name}-failed", FAILURE_PAUSE
         )
         self._connection: Connection | None = None
+        self._next_deletion = 0  # Unix time
 
     @property
     def path(self) -> str:
@@ -143,10 +147,11 @@ class RecentCaptures:
         row = (archive, capture.size, sha256, capture.record_id, time)
 
         def replace(connection: Connection) -> None:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(REPLACE, row)
-                connection.execute(DELETE_OLD, (dates.format_rfc3339(now - PERIOD),))
+            connection.execute(REPLACE, row)  # a transaction by itself
+            if now >= self._next_deletion:
+                oldest = dates.format_rfc3339(now - PERIOD)
+                connection.execute(DELETE_OLD, (oldest,))
+                self._next_deletion = now + DELETION_INTERVAL
 
         self._attempt(replace, now)
 

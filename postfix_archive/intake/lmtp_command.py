@@ -98,6 +98,8 @@ def _closing_quote(path: bytes) -> int:
     """Return the position of the closing quote in ``<"a b"@example.com>``, else 0."""
     if path[1:2] != b'"':
         return 0
+    if b"\\" not in path:
+        return max(0, path.find(b'"', 2))
     position = 2
     while position < len(path) and path[position : position + 1] != b'"':
         position += 2 if path[position : position + 1] == b"\\" else 1

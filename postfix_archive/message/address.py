@@ -17,6 +17,7 @@ DOMAIN_CHARS = frozenset(
 )
 QUOTED_CHARS = frozenset(b' ()<>[]:;@\\,"\x7f' + bytes(range(32)))  # RFC 5321 4.1.2
 CONTROL_CHARS = bytes(c for c in range(32) if c != 9) + b"\x7f"
+XTEXT_CHARS = bytes(c for c in range(33, 127) if c not in b"+=")  # RFC 3461 4
 LINE_END_CHARS = frozenset(b"\r\n")
 INVALID_DOMAIN_CHARS = frozenset(b'<>" \t')  # RFC 5321 4.1.2: never in a Domain
 ADDRESS_LIMIT = 254  # RFC 5321 4.5.3.1.3, less the angle brackets
@@ -95,6 +96,8 @@ def unquote(address: bytes) -> bytes:
         local, host = host, b""
     if not (local.startswith(b'"') and local.endswith(b'"') and len(local) > 1):
         return address
+    if b"\\" not in local:
+        return local[1:-1] + at + host
     unescaped = bytearray()
     escaped = False
     for char in local[1:-1]:
@@ -173,9 +176,10 @@ def xtext(text: bytes, *, limit: int | None = None) -> bytes:
 
     The result is cut to limit bytes, never inside an encoded character.
     """
-    encoded = b"".join(
-        bytes((c,)) if 33 <= c <= 126 and c not in b"+=" else b"+%02X" % c for c in text
-    )[:limit]
+    encoded = text.replace(b"+", b"+2B")
+    for char in {*text.translate(None, XTEXT_CHARS)} - {*b"+"}:
+        encoded = encoded.replace(bytes((char,)), b"+%02X" % char)
+    encoded = encoded[:limit]
     return encoded[: encoded.rindex(b"+")] if b"+" in encoded[-2:] else encoded
 
 

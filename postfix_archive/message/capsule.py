@@ -105,6 +105,22 @@ def from_fields(fields: bytes) -> Capsule:
     return Capsule(envelope.parse(fields), fields, capsule_id, 0)
 
 
+def from_envelope(own_envelope: Envelope) -> Capsule:
+    """Return the contents of a capsule that was never queued, from its envelope.
+
+    The same as from_fields() does, which parses what differs once it is serialised:
+    control characters are escaped then, and white space around a value is gone.
+    """
+    fields = envelope.serialise(own_envelope)
+    if any(each in fields for each in ALTERED_BY_FIELDS):
+        return from_fields(fields)
+    return Capsule(own_envelope, fields, digest.sha256_hex(MAGIC + fields), 0)
+
+
+# In serialised fields: something in the envelope may have been another.
+ALTERED_BY_FIELDS = (b"\\x", b"\t", b"  ", b" \r\n")
+
+
 def fields_offset(head: bytes) -> int:
     """Return the offset of the sealed fields, -1 if the message is no capsule."""
     offset = header.body_start(head)

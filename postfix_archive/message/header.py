@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # The rest of a longer header is not searched. Postfix accepted 20,000 header lines and
 # cuts only fields above header_size_limit (102400). A stamp further down than this
@@ -40,7 +40,22 @@ class Field:
         return self.raw.split(b":", 1)[1].replace(b"\r\n", b"").strip()
 
 
-def fields(head: bytes, start: int = 0) -> Iterator[Field]:
+def fields(head: bytes) -> Sequence[Field]:
+    """Return the header fields up to the first line that is none.
+
+    Several questions about the head of one message parse it once.
+    """
+    global _last_parsed
+    if _last_parsed[0] is not head:
+        is_equal = _last_parsed[0] == head
+        _last_parsed = head, _last_parsed[1] if is_equal else list(_parse(head))
+    return _last_parsed[1]
+
+
+_last_parsed: tuple[bytes, Sequence[Field]] = (b"", ())
+
+
+def _parse(head: bytes, start: int = 0) -> Iterator[Field]:
     """Yield the header fields from offset start to the first line that is none."""
     while start < len(head):
         field_end = _end_of_field(head, start)
@@ -52,20 +67,9 @@ def fields(head: bytes, start: int = 0) -> Iterator[Field]:
         start = field_end
 
 
-_last_parsed: tuple[bytes, list[Field]] = (b"", [])
-
-
-def _all_fields(head: bytes) -> list[Field]:
-    """Return all header fields; several questions about a head parse it once."""
-    global _last_parsed
-    if _last_parsed[0] != head:
-        _last_parsed = head, list(fields(head))
-    return _last_parsed[1]
-
-
 def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
     """Return the first field with this lower-case name, None if there is none."""
-    for field in fields(head, start) if start else _all_fields(head):
+    for field in _parse(head, start) if start else fields(head):
         if field.name == name:
             return field
     return None
@@ -73,7 +77,7 @@ def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
 
 def end(head: bytes) -> int:
     """Return the offset after the last header field."""
-    parsed = _all_fields(head)
+    parsed = fields(head)
     return parsed[-1].end if parsed else 0
 
 

@@ -97,7 +97,7 @@ class ContentProperties:
         self.has_nul = self.has_nul or b"\0" in piece
         self._carriage_returns += piece.count(b"\r")
         self._line_feeds += piece.count(b"\n")
-        lengths = [len(line) for line in piece.split(b"\n")]
+        lengths = [*map(len, piece.split(b"\n"))]
         lengths[0] += self._open_line_length
         self._open_line_length = lengths.pop()
         if lengths:

@@ -144,6 +144,8 @@ def verify(
     digests has, by offset, the SHA-256 of the message from each of
     stamps.content_offsets to the end.
     """
+    if not stamps.ours:
+        return Verdict(FORGED if stamps.has_foreign else ABSENT)
     generations = _generations_by_tag(archive_address, keys)
     own_stamps = [stamp for stamp in stamps.ours if stamp.tag in generations]
     if not own_stamps:

@@ -179,8 +179,11 @@ def make(
     *,
     now: int,
     returned: Mapping[str, tuple[str, int]] | None = None,
+    is_reinjected: bool = True,
 ) -> Plan:
     """Return the plan for a message of size bytes; now is Unix time.
+
+    Only a message that is reinjected gets stamps.
 
     digests has the SHA-256 of the message from each of ``scan.offsets`` on. returned
     has, by archive, the id of the archived message whose content this one has below
@@ -212,7 +215,7 @@ def make(
             archive_request.verdict = stamp.CONTENT
             archive_request.stamp_id, archive_request.stamp_offset = returned[archive]
         requests.append(archive_request)
-        if verdict.result != stamp.VALID:
+        if is_reinjected and verdict.result != stamp.VALID:
             tag = stamp.archive_tag(archive, keys.current)
             stamps += stamp.make(archive_id, tag, digests[0], now, keys.current)
     if not requests:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from postfix_archive.archive_transport import archive_job, transport
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArgumentsInvalid
-from postfix_archive.message import capsule, envelope, log_fields, request
+from postfix_archive.message import capsule, log_fields, request
 from postfix_archive.stamp_filter import capture_plan
 
 TYPE_CHECKING = False
@@ -65,6 +65,7 @@ def archive_message(transaction: Transaction) -> str:
         keys,
         now=transaction.now,
         returned=returned,
+        is_reinjected=False,
     )
     result, archive_id = transport.ArchiveResult(), ""
     if plan.envelope is not None:
@@ -87,7 +88,7 @@ def _archive(
         job.known_outcomes = transport.known_outcomes(job, message_envelope)
     captured = archive_job.CapturedMessage(
         job,
-        capsule.from_fields(envelope.serialise(message_envelope)),
+        capsule.from_envelope(message_envelope),
         message_envelope.sha256,
         transaction.message.shape(),
     )

@@ -254,8 +254,9 @@ class Archive:
     def _publish(self, draft: Draft, name: str) -> bool:
         """Give the draft its name, durably; False if there is a file of this name."""
         path = self.path(name)
-        self._has_directories(name)
-        files.make_directory(files.parent_directory(path))
+        directory = files.parent_directory(path)
+        if not (self._has_directories(name) and files.is_durable(directory)):
+            files.make_directory(directory)
         return draft.publish_new(path)
 
     def _is_uncommitted(self, draft: Draft, name: str) -> bool:

@@ -115,6 +115,11 @@ def make_one_directory(path: str) -> None:
         os.umask(umask)
 
 
+def is_durable(directory: str) -> bool:
+    """Tell whether this process knows that make_directory() has nothing to do."""
+    return directory in _durable_directories
+
+
 def make_directory(path: str) -> None:
     """Make a directory and its missing parents durably.
 

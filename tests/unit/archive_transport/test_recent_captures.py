@@ -17,7 +17,7 @@ from postfix_archive.archive_transport import recent_captures, transport
 from postfix_archive.archive_transport.archive_job import ArchiveJob, CapturedMessage
 from postfix_archive.archive_transport.recent_captures import RecentCaptures
 from postfix_archive.install import uninstall
-from postfix_archive.message import capsule, envelope
+from postfix_archive.message import capsule
 from postfix_archive.retention import removal
 from postfix_archive.stamp_filter import capture_plan
 from postfix_archive.store import record_reader
@@ -96,13 +96,14 @@ class Worker:
             KEYS,
             now=self.now,
             returned=self.recent_captures.find(content, message, archives, self.now),
+            is_reinjected=False,
         )
         assert plan.envelope is not None
         job = ArchiveJob(content, self.settings, KEYS, self.now)
         job.recent_captures = self.recent_captures
         captured = CapturedMessage(
             job,
-            capsule.from_fields(envelope.serialise(plan.envelope)),
+            capsule.from_envelope(plan.envelope),
             plan.envelope.sha256,
             content.shape(),
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.errors import CapsuleBroken, SealInvalid
 from postfix_archive.message import capsule, envelope, header
-from postfix_archive.message.envelope import Recipient
+from postfix_archive.message.envelope import Client, Recipient
 from postfix_archive.message.keyring import Keyring
 
 from unit import examples
@@ -43,6 +43,27 @@ def test_unsealing_a_capsule_gives_its_envelope_and_original() -> None:
     assert envelope_values(unsealed.envelope) == envelope_values(make_envelope())
     assert (PREAMBLE + MESSAGE)[unsealed.original_offset :] == MESSAGE
     assert unsealed.fields == envelope.serialise(make_envelope())
+
+
+@given(
+    sender=ADDRESSES,
+    recipient=st.one_of(ADDRESSES, st.binary(min_size=1, max_size=20)),
+    helo=st.sampled_from([b"", b"a b", b" a", b"a ", b"a\tb", b"a\t", b"a\rb"]),
+)
+@pytest.mark.parametrize("quoted", [b"%s", b" %s", b"%s ", b"\t%s", b"%s\n", b"a%s\t"])
+def test_an_envelope_is_the_same_with_and_without_its_fields(
+    quoted: bytes, sender: bytes, recipient: bytes, helo: bytes
+) -> None:
+    """The same message by another door makes the same record."""
+    own = make_envelope(
+        sender=quoted % sender,
+        recipients=(Recipient(quoted % recipient, recipient, orcpt=helo),),
+        client=Client(address=b"192.0.2.7", helo=helo),
+    )
+    direct = capsule.from_envelope(own)
+    parsed = capsule.from_fields(envelope.serialise(own))
+    assert envelope_values(direct.envelope) == envelope_values(parsed.envelope)
+    assert (direct.fields, direct.capsule_id) == (parsed.fields, parsed.capsule_id)
 
 
 @pytest.mark.parametrize(
