@@ -59,7 +59,7 @@ class Facts:
     author: str  # who made the document
     config: Configuration
     settings: Settings
-    mode: str  # pipe or lmtp
+    mode: str  # of archive_services.MODES, "" without an installation
     services: Sequence[Service]
     snapshot: Snapshot
     findings: Sequence[Finding]  # of the doctor, the worst first
@@ -68,6 +68,11 @@ class Facts:
     rules: Sequence[Rule]  # of archive.retention
     holds: Sequence[Hold]  # those that are open
     jobs: dict[str, str]  # by name in JOBS: the unit or cron file, "" for none
+
+    @property
+    def is_native(self) -> bool:
+        """Whether cleanup(8) captures, without a stamp filter."""
+        return self.mode in (archive_services.NATIVE, archive_services.NATIVE_PIPE)
 
 
 def collect_facts(directory: str) -> Facts:

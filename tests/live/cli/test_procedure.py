@@ -12,7 +12,7 @@ from selectolax.lexbor import LexborHTMLParser
 from postfix_archive.procedure.document import EVENT, LANGUAGES
 
 from mails import LEGAL, mail
-from private_postfix import PrivatePostfix
+from private_postfix import NATIVE_MODES, PrivatePostfix
 
 pytestmark = pytest.mark.live
 REASON = "<script>alert(1)</script> & more"
@@ -93,3 +93,20 @@ def test_without_a_journal_that_can_be_written_nothing_is_printed(
         )
     finally:
         away.rename(journal)
+
+
+@pytest.mark.parametrize("mode", NATIVE_MODES)
+def test_a_native_host_has_no_stamp_filter_in_its_procedure(mode: str) -> None:
+    shapes = []
+    with PrivatePostfix(mode=mode) as host:
+        for language in LANGUAGES:
+            process = host.run_command("procedure", "--language", language)
+            assert process.returncode == 0, process.stderr
+            page = LexborHTMLParser(process.stdout)
+            text = page.body.text() if page.body else ""
+            assert f"{mode} mode" in text or f"Betriebsart {mode})" in text
+            assert "stamp\nfilter" not in text and "Stempelfilter" not in text
+            assert "cleanup(8)" in text
+            nodes = page.css("h1, h2, p, tr, th, td, code")
+            shapes.append([node.tag for node in nodes])
+    assert shapes[0] == shapes[1]
