@@ -1,6 +1,6 @@
-"""The commands postfix-archive key create, key rotate, key helo and tables.
+"""The commands postfix-archive key create, rotate, helo, capture-maps, and tables.
 
-config.key_file and tables.table_file do the work.
+config.key_file, install.capture_map_files and tables.table_file do the work.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import os
 import click
 
 from postfix_archive.config import archive_cf, key_file
-from postfix_archive.errors import ArchiveError
+from postfix_archive.errors import ArchiveError, InstallRefused
+from postfix_archive.install import capture_map_files
 from postfix_archive.message.printable import safe_text
 from postfix_archive.message.request import ON_REQUEST
-from postfix_archive.postfix import archive_services, postfix_command
+from postfix_archive.postfix import archive_services, capture_maps, postfix_command
 from postfix_archive.tables import table_file
 from postfix_archive.tables.table_file import Table
 
@@ -81,6 +82,28 @@ def helo(directory: str, owner: str | None) -> None:
         f"{'Created' if is_new else 'Exists already:'} {path}. To use it: postconf -e"
         f" 'archive_capsule_helo = texthash:{path}' && postfix reload"
     )
+
+
+@key.command("capture-maps")
+@click.pass_obj
+def write_capture_maps(directory: str) -> None:
+    """Write the capture maps of native mode (root only).
+
+    One for archive in main.cf, and one for each other -o archive= in master.cf. They
+    have a secret of this host, so only root can read them.
+    """
+    config = postfix_command.read_configuration(directory)
+    if capture_maps.MAP_NAME not in config.raw(capture_maps.PARAMETER):
+        raise InstallRefused(
+            f"{directory}/main.cf: {capture_maps.PARAMETER} names no capture map; set"
+            " it first, as master.cf.d/50-archive-capture.cf says"
+        )
+    values = capture_maps.needed(config)
+    keys = archive_cf.load_keys(archive_cf.load(directory))
+    capture_map_files.check(directory, values)
+    capture_map_files.write(directory, values, keys)
+    for name, value in values.items():
+        click.echo(f"{directory}/{name}: {value}")
 
 
 def _service_user(directory: str) -> str | None:
