@@ -151,7 +151,7 @@ def tables(directory: str, dry_run: bool) -> None:
         and not dry_run
     ):
         click.echo("Run postfix reload: running services use the old tables.")
-    _warn_if_unfiltered(directory)
+    _warn_if_not_on_request(directory)
 
 
 def _report(table: Table, *, dry_run: bool) -> None:
@@ -168,19 +168,32 @@ def _report(table: Table, *, dry_run: bool) -> None:
     )
 
 
-def _warn_if_unfiltered(directory: str) -> None:
-    """Warn if mail that only a table requests does not pass the stamp filter."""
-    if ON_REQUEST in postfix_command.run(directory, "postconf", "-h", "content_filter"):
-        return
-    content_filter = archive_services.content_filter_expression(
-        1, "$archive_next_filter", True
-    )
-    options = archive_services.override_options_expression("", True)
+def _warn_if_not_on_request(directory: str) -> None:
+    """Warn if mail that only a table requests is not archived, or incompletely."""
+    config = postfix_command.read_configuration(directory)
+    if archive_services.installed_mode(config) in archive_services.NATIVE_MODES:
+        if not capture_maps.is_on_request(config):
+            _warn(
+                f"{capture_maps.PARAMETER} captures only mail with archive",
+                "archived without its recipients if a table requests that",
+                {capture_maps.PARAMETER: capture_maps.main_expression(on_request=True)},
+            )
+    elif ON_REQUEST not in config.raw("content_filter"):
+        content_filter = archive_services.content_filter_expression(
+            1, "$archive_next_filter", True
+        )
+        options = archive_services.override_options_expression("", True)
+        _warn(
+            "content_filter has no on-request",
+            "not archived, whatever a table requests",
+            {"content_filter": content_filter, "receive_override_options": options},
+        )
+
+
+def _warn(reason: str, harm: str, parameters: dict[str, str]) -> None:
+    settings = "".join(f"\n  {name} = {parameters[name]}" for name in parameters)
     click.echo(
-        "WARNING: content_filter has no on-request: mail from services without"
-        " archive, or with -o archive=, is not archived, whatever a table requests."
-        " Run make install ON_REQUEST=yes, or set in main.cf:\n"
-        f"  content_filter = {content_filter}\n"
-        f"  receive_override_options = {options}",
+        f"WARNING: {reason}: mail from services without archive, or with -o archive=,"
+        f" is {harm}. Run make install ON_REQUEST=yes, or set in main.cf:{settings}",
         err=True,
     )

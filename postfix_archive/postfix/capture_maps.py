@@ -30,17 +30,17 @@ PARAMETER = archive_services.CAPTURE_PARAMETER
 MAP_NAME = CAPTURE_TRANSPORT  # file in the configuration directory
 MAP_PREFIX = f"{MAP_NAME}."  # for the value of a service, which follows
 NOTHING = "none"  # in place of the value: this service archives nothing
-ON_REQUEST_CONDITION = f"${{{BYPASS_PARAMETER}:{{regexp:"
 
 
 def main_expression(on_request: bool) -> str:
     """Return recipient_bcc_maps of main.cf.
 
-    on_request: mail without an archive value is captured as well.
+    on_request: mail without an archive value is captured as well. The expression names
+    archive all the same: postconf(1) lists only parameters that another one uses.
     """
     tables = _tables(MAP_NAME)
-    condition = tables if on_request else f"${{archive?{{{tables}}}}}"
-    return f"${{{BYPASS_PARAMETER}:{{{condition}}}}}"
+    otherwise = f":{{{tables}}}" if on_request else ""
+    return f"${{{BYPASS_PARAMETER}:{{${{archive?{{{tables}}}{otherwise}}}}}}}"
 
 
 def service_expression(value: str) -> str:
@@ -97,7 +97,7 @@ def check_value(value: str, original: str) -> None:
 
 def is_on_request(config: Configuration) -> bool:
     """Tell whether main.cf captures mail without an archive value as well."""
-    return config.raw(PARAMETER).startswith(ON_REQUEST_CONDITION)
+    return config.raw(PARAMETER).startswith(main_expression(on_request=True))
 
 
 def original_maps(config: Configuration, service: Service | None) -> str:
