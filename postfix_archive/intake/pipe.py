@@ -48,7 +48,7 @@ def filter_message(transaction: Transaction) -> str:
 
 
 def archive_message(transaction: Transaction) -> str:
-    """Archive one message in native mode; return the line for Postfix's log.
+    """Archive one message in native-pipe mode; return the line for Postfix's log.
 
     Raises MessageIncomplete if stdin ended before the message did.
     """
@@ -56,7 +56,7 @@ def archive_message(transaction: Transaction) -> str:
     from postfix_archive.stamp_filter import native_capture
 
     _require_complete(transaction)
-    return native_capture.archive_message(transaction)
+    return native_capture.archive_in_time(transaction)
 
 
 def _require_complete(transaction: Transaction) -> None:

@@ -9,17 +9,65 @@ no stamp: what comes back is recognised by its content (recent_captures).
 
 from __future__ import annotations
 
+from postfix_archive import errors
 from postfix_archive.archive_transport import archive_job, transport
 from postfix_archive.config import archive_cf
-from postfix_archive.errors import ArgumentsInvalid
+from postfix_archive.errors import (
+    ArchiveError,
+    ArgumentsInvalid,
+    StoreFailed,
+    WriteThroughFailed,
+    WriteThroughSkipped,
+    WriteThroughTimeout,
+)
 from postfix_archive.message import capsule, log_fields, request
-from postfix_archive.stamp_filter import capture_plan
+from postfix_archive.stamp_filter import capture_plan, write_through
+from postfix_archive.system import deadline, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postfix_archive.archive_transport.recent_captures import RecentCaptures
     from postfix_archive.message.envelope import Envelope
     from postfix_archive.stamp_filter.transaction import Transaction
+
+
+STORE_TIME = 20  # seconds, as lmtp_data_done_timeout in 50-archive-capture.cf
+
+
+def archive_in_time(transaction: Transaction) -> str:
+    """Archive one message as archive_message() does, within STORE_TIME.
+
+    For pipe(8), which waits for a process as long as it takes, while captures fill the
+    active queue: with that full, live mail would wait for a store that hangs. Raises
+    StoreFailed if it hangs; whatever the child process still does, the retry finds. A
+    large message takes its time.
+    """
+    settings = transaction.settings
+
+    def archive_in_child(_: bytes) -> str:
+        deadline.set_deadline(settings.archive_time_limit)
+        return archive_message(transaction)
+
+    calls = write_through.TimeLimitedCalls(archive_in_child, settings, STORE_TIME)
+    try:
+        calls.require_fast_store(transaction.now)
+        if transaction.message.size > spool.MEMORY_LIMIT:
+            return archive_message(transaction)
+        return calls.call(b"message")
+    except (WriteThroughSkipped, WriteThroughTimeout) as error:
+        path = settings.archive_store_directory
+        raise StoreFailed(f"{path}: {error}; the message is tried again") from error
+    except WriteThroughFailed as error:
+        raise _error_of_child(str(error)) from error
+
+
+def _error_of_child(text: str) -> ArchiveError:
+    """Return the error of which child_process has sent the name and the text."""
+    name, _, reason = text.partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, ArchiveError):
+        return kind(reason)
+    return WriteThroughFailed(text)
 
 
 def archive_message(transaction: Transaction) -> str:

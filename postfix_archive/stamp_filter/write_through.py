@@ -5,6 +5,8 @@ Does the work of the archive transport in a child process, so that mail waits no
 than archive_write_through_time_limit. Raises WriteThroughFailed if the store is full,
 locked or slow; the caller then queues a capsule, and the archive transport does all the
 work again. Both have the same capsule key, so the store keeps one record.
+
+TimeLimitedCalls are used by stamp_filter/native_capture as well.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from postfix_archive.system import child_process, deadline, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from postfix_archive.config.settings import Settings
     from postfix_archive.message.envelope import Envelope
     from postfix_archive.message.keyring import Keyring
@@ -29,13 +33,17 @@ SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
 MARKER_DIGITS = 16
 
 
-class WriteThrough:
-    """Writes archive copies through to the store: of one message, or of a worker's."""
+class TimeLimitedCalls:
+    """Calls a function that uses the store, in a child process, for some seconds.
 
-    __slots__ = ("_time_limit", "_child", "_slow_marker")
+    After a timeout it is not called for SLOW_STORE_PAUSE, by any process of this user.
+    """
 
-    def __init__(self, settings: Settings, keys: Keyring) -> None:
-        time_limit = settings.archive_write_through_time_limit
+    __slots__ = ("_child", "_slow_marker", "_time_limit")
+
+    def __init__(
+        self, function: Callable[[bytes], str], settings: Settings, time_limit: int
+    ) -> None:
         # At most half, since after a timeout there must be time to queue a capsule.
         self._time_limit = min(time_limit, settings.archive_time_limit // 2)
         store_digest = digest.sha256_hex(settings.archive_store_directory.encode())
@@ -45,8 +53,33 @@ class WriteThrough:
             SLOW_STORE_PAUSE,
         )
         self._child = child_process.ChildProcess(
+            function, settings.archive_spool_directory
+        )
+
+    def require_fast_store(self, now: int) -> None:
+        """Raise WriteThroughSkipped if the store was slow a moment ago."""
+        if self._slow_marker.is_recent(now):
+            raise WriteThroughSkipped("the store was slow")
+
+    def call(self, payload: bytes) -> str:
+        """Return the result for payload. Raises WriteThroughFailed with the reason."""
+        try:
+            return self._child.call(payload, self._time_limit)
+        except WriteThroughTimeout:
+            self._slow_marker.touch()
+            raise
+
+
+class WriteThrough:
+    """Writes archive copies through to the store: of one message, or of a worker's."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, settings: Settings, keys: Keyring) -> None:
+        self._calls = TimeLimitedCalls(
             lambda payload: _archive_in_child(payload, settings, keys),
-            settings.archive_spool_directory,
+            settings,
+            settings.archive_write_through_time_limit,
         )
 
     def archive(self, message: Spool, sealed_envelope: Envelope, now: int) -> list[str]:
@@ -57,15 +90,10 @@ class WriteThrough:
         """
         if message.size > spool.MEMORY_LIMIT:
             raise WriteThroughSkipped("it is large")
-        if self._slow_marker.is_recent(now):
-            raise WriteThroughSkipped("the store was slow")
+        self._calls.require_fast_store(now)
         original = b"".join(message.chunks())
         payload = marshal.dumps((now, envelope.serialise(sealed_envelope), original))
-        try:
-            return self._child.call(payload, self._time_limit).split()
-        except WriteThroughTimeout:
-            self._slow_marker.touch()
-            raise
+        return self._calls.call(payload).split()
 
 
 def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:

@@ -65,13 +65,14 @@ class Outages:
 
     def __init__(self, mode: str, seconds: int) -> None:
         self.scale = min(1.0, seconds / OUTAGE)
-        main = {**steady_mail.MAIN, **self.times()}
-        if mode == "native":
-            limit = int(seconds * RATE) // ACTIVE_QUEUE_SHARE
-            main["qmgr_message_active_limit"] = str(limit)
+        limit = int(seconds * RATE) // ACTIVE_QUEUE_SHARE
         self.postfix = PrivatePostfix(
             mode=mode,
-            main=main,
+            main={
+                **steady_mail.MAIN,
+                **self.times(),
+                "qmgr_message_active_limit": str(limit),
+            },
             archive_cf={"archive_delivery": "store"},
         )
         self.maildir = steady_mail.make_mailbox(self.postfix)
@@ -281,8 +282,8 @@ def test_nothing_waits_for_an_archive_that_is_out_of_order(fault: str) -> None:
     run_outage("native", fault, SHORT_OUTAGE)
 
 
-@pytest.mark.parametrize("fault", ["stopped", "killed"])
-def test_nothing_waits_for_processes_that_do_not_run(fault: str) -> None:
+@pytest.mark.parametrize("fault", ["stopped", "store hangs", "killed"])
+def test_nothing_waits_for_processes_without_workers(fault: str) -> None:
     run_outage("native-pipe", fault, SHORT_OUTAGE)
 
 

@@ -44,12 +44,12 @@ class StoreAttempts:
         self._write_through = write_through.WriteThrough(
             settings, None  # type: ignore[arg-type]
         )
-        self._write_through._child = self.child  # type: ignore[assignment]
+        self._write_through._calls._child = self.child  # type: ignore[assignment]
 
     @property
     def pause_file(self) -> Path:
         """The file that says since when the store is left in peace."""
-        return Path(self._write_through._slow_marker.path)
+        return Path(self._write_through._calls._slow_marker.path)
 
     def archive_at(self, now: int, size: int = 10) -> list[str]:
         """Return what comes of a message at that time."""
