@@ -1,6 +1,6 @@
-"""The commands postfix-archive key create, key rotate, key helo and tables.
+"""The commands postfix-archive key create, rotate, helo, capture-maps, and tables.
 
-config.key_file and tables.table_file do the work.
+config.key_file, install.capture_map_files and tables.table_file do the work.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import os
 import click
 
 from postfix_archive.config import archive_cf, key_file
-from postfix_archive.errors import ArchiveError
+from postfix_archive.errors import ArchiveError, InstallRefused
+from postfix_archive.install import capture_map_files
 from postfix_archive.message.printable import safe_text
 from postfix_archive.message.request import ON_REQUEST
-from postfix_archive.postfix import archive_services, postfix_command
+from postfix_archive.postfix import archive_services, capture_maps, postfix_command
 from postfix_archive.tables import table_file
 from postfix_archive.tables.table_file import Table
 
@@ -83,6 +84,28 @@ def helo(directory: str, owner: str | None) -> None:
     )
 
 
+@key.command("capture-maps")
+@click.pass_obj
+def write_capture_maps(directory: str) -> None:
+    """Write the capture maps of native mode (root only).
+
+    One for archive in main.cf, and one for each other -o archive= in master.cf. They
+    have a secret of this host, so only root can read them.
+    """
+    config = postfix_command.read_configuration(directory)
+    if capture_maps.MAP_NAME not in config.raw(capture_maps.PARAMETER):
+        raise InstallRefused(
+            f"{directory}/main.cf: {capture_maps.PARAMETER} names no capture map; set"
+            " it first, as master.cf.d/50-archive-capture.cf says"
+        )
+    values = capture_maps.needed(config)
+    keys = archive_cf.load_keys(archive_cf.load(directory))
+    capture_map_files.check(directory, values)
+    capture_map_files.write(directory, values, keys)
+    for name, value in values.items():
+        click.echo(f"{directory}/{name}: {value}")
+
+
 def _service_user(directory: str) -> str | None:
     """Return the user of the archive services in master.cf.
 
@@ -128,7 +151,7 @@ def tables(directory: str, dry_run: bool) -> None:
         and not dry_run
     ):
         click.echo("Run postfix reload: running services use the old tables.")
-    _warn_if_unfiltered(directory)
+    _warn_if_not_on_request(directory)
 
 
 def _report(table: Table, *, dry_run: bool) -> None:
@@ -145,19 +168,32 @@ def _report(table: Table, *, dry_run: bool) -> None:
     )
 
 
-def _warn_if_unfiltered(directory: str) -> None:
-    """Warn if mail that only a table requests does not pass the stamp filter."""
-    if ON_REQUEST in postfix_command.run(directory, "postconf", "-h", "content_filter"):
-        return
-    content_filter = archive_services.content_filter_expression(
-        1, "$archive_next_filter", True
-    )
-    options = archive_services.override_options_expression("", True)
+def _warn_if_not_on_request(directory: str) -> None:
+    """Warn if mail that only a table requests is not archived, or incompletely."""
+    config = postfix_command.read_configuration(directory)
+    if archive_services.installed_mode(config) in archive_services.NATIVE_MODES:
+        if not capture_maps.is_on_request(config):
+            _warn(
+                f"{capture_maps.PARAMETER} captures only mail with archive",
+                "archived without its recipients if a table requests that",
+                {capture_maps.PARAMETER: capture_maps.main_expression(on_request=True)},
+            )
+    elif ON_REQUEST not in config.raw("content_filter"):
+        content_filter = archive_services.content_filter_expression(
+            1, "$archive_next_filter", True
+        )
+        options = archive_services.override_options_expression("", True)
+        _warn(
+            "content_filter has no on-request",
+            "not archived, whatever a table requests",
+            {"content_filter": content_filter, "receive_override_options": options},
+        )
+
+
+def _warn(reason: str, harm: str, parameters: dict[str, str]) -> None:
+    settings = "".join(f"\n  {name} = {parameters[name]}" for name in parameters)
     click.echo(
-        "WARNING: content_filter has no on-request: mail from services without"
-        " archive, or with -o archive=, is not archived, whatever a table requests."
-        " Run make install ON_REQUEST=yes, or set in main.cf:\n"
-        f"  content_filter = {content_filter}\n"
-        f"  receive_override_options = {options}",
+        f"WARNING: {reason}: mail from services without archive, or with -o archive=,"
+        f" is {harm}. Run make install ON_REQUEST=yes, or set in main.cf:{settings}",
         err=True,
     )

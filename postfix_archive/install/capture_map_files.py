@@ -1,8 +1,9 @@
 """The files of the capture maps in the configuration directory (postfix/capture_maps).
 
-Used by install/instance and uninstall. Only root can read them: a map has a MAC under
-the site key, with which a local user could request archiving. cleanup(8) opens it as
-root, before it becomes mail_owner, and starts anew if the file has changed.
+Used by install/instance, uninstall and the command key. Only root can read them: a map
+has a MAC under the site key, with which a local user could request archiving.
+cleanup(8) opens it as root, before it becomes mail_owner, and starts anew if the file
+has changed.
 """
 
 from __future__ import annotations

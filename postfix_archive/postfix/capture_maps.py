@@ -1,10 +1,10 @@
 """Capture maps of the native modes: whose mail cleanup(8) captures, to which archive.
 
-Used by install, doctor, bypass and tables. recipient_bcc_maps (postconf(5)) names a
-regexp_table(5) of ours, which makes a capture recipient for each recipient of a message
-(message/request). The map of main.cf is for the archive value of main.cf. A service
-with another value has a cleanup(8) service of its own, which names the map of that
-value.
+Used by install, doctor, bypass and the commands key and tables. recipient_bcc_maps
+(postconf(5)) names a regexp_table(5) of ours, which makes a capture recipient for each
+recipient of a message (message/request). The map of main.cf is for the archive value of
+main.cf. A service with another value has a cleanup(8) service of its own, which names
+the map of that value.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PARAMETER = archive_services.CAPTURE_PARAMETER
 MAP_NAME = CAPTURE_TRANSPORT  # file in the configuration directory
 MAP_PREFIX = f"{MAP_NAME}."  # for the value of a service, which follows
 NOTHING = "none"  # in place of the value: this service archives nothing
-ON_REQUEST_CONDITION = f"${{{BYPASS_PARAMETER}:{{regexp:"
 
 
 def main_expression(on_request: bool) -> str:
     """Return recipient_bcc_maps of main.cf.
 
-    on_request: mail without an archive value is captured as well.
+    on_request: mail without an archive value is captured as well. The expression names
+    archive all the same: postconf(1) lists only parameters that another one uses.
     """
     tables = _tables(MAP_NAME)
-    condition = tables if on_request else f"${{archive?{{{tables}}}}}"
-    return f"${{{BYPASS_PARAMETER}:{{{condition}}}}}"
+    otherwise = f":{{{tables}}}" if on_request else ""
+    return f"${{{BYPASS_PARAMETER}:{{${{archive?{{{tables}}}{otherwise}}}}}}}"
 
 
 def service_expression(value: str) -> str:
@@ -97,7 +97,7 @@ def check_value(value: str, original: str) -> None:
 
 def is_on_request(config: Configuration) -> bool:
     """Tell whether main.cf captures mail without an archive value as well."""
-    return config.raw(PARAMETER).startswith(ON_REQUEST_CONDITION)
+    return config.raw(PARAMETER).startswith(main_expression(on_request=True))
 
 
 def original_maps(config: Configuration, service: Service | None) -> str:
@@ -138,6 +138,16 @@ def value_of(config: Configuration, path: str) -> str:
     if name.startswith(MAP_PREFIX):
         return name.removeprefix(MAP_PREFIX).replace(":", ",")
     return config.value("archive") or request.ON_REQUEST
+
+
+def needed(config: Configuration) -> dict[str, str]:
+    """Return file name -> archive value of the maps for main.cf and all services."""
+    main_value = config.value("archive") or request.ON_REQUEST
+    services = archive_services.receiving_services(config)
+    values = {config.value("archive", each) for each in services}
+    values.update(required(config, services).values())
+    others = {map_name(each): each for each in sorted(values - {"", main_value})}
+    return {MAP_NAME: main_value, **others}
 
 
 def required(config: Configuration, services: Iterable[Service]) -> dict[str, str]:

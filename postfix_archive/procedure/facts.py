@@ -72,7 +72,17 @@ class Facts:
     @property
     def is_native(self) -> bool:
         """Whether cleanup(8) captures, without a stamp filter."""
-        return self.mode in (archive_services.NATIVE, archive_services.NATIVE_PIPE)
+        return self.mode in archive_services.NATIVE_MODES
+
+    @property
+    def has_login(self) -> bool:
+        """Whether records have the SASL login of the client."""
+        return self.mode in (archive_services.PIPE, archive_services.NATIVE_PIPE)
+
+    @property
+    def content_filters(self) -> tuple[str, ...]:
+        """Content filters of this host other than the stamp filter."""
+        return archive_services.content_filters(self.config)
 
 
 def collect_facts(directory: str) -> Facts:

@@ -12,9 +12,10 @@ from selectolax.lexbor import LexborHTMLParser
 from postfix_archive.procedure.document import EVENT, LANGUAGES
 
 from mails import LEGAL, mail
-from private_postfix import NATIVE_MODES, PrivatePostfix
+from private_postfix import MODES, NATIVE_MODES, PrivatePostfix
 
 pytestmark = pytest.mark.live
+FILTER = "smtp:[127.0.0.1]:10024"
 REASON = "<script>alert(1)</script> & more"
 
 
@@ -95,10 +96,22 @@ def test_without_a_journal_that_can_be_written_nothing_is_printed(
         away.rename(journal)
 
 
+@pytest.mark.parametrize("mode", [*MODES, *NATIVE_MODES])
+def test_the_sasl_login_is_named_where_it_is_recorded(mode: str) -> None:
+    logins = {"en": "client, login)", "de": "SMTP-Client, SMTP-Anmeldung)"}
+    with PrivatePostfix(mode=mode) as host:
+        for language, login in logins.items():
+            process = host.run_command("procedure", "--language", language)
+            assert process.returncode == 0, process.stderr
+            text = " ".join(process.stdout.split())
+            assert login.partition(",")[0] in text
+            assert (login in text) == (mode in ("pipe", "native-pipe"))
+
+
 @pytest.mark.parametrize("mode", NATIVE_MODES)
 def test_a_native_host_has_no_stamp_filter_in_its_procedure(mode: str) -> None:
     shapes = []
-    with PrivatePostfix(mode=mode) as host:
+    with PrivatePostfix(mode=mode, main={"content_filter": FILTER}) as host:
         for language in LANGUAGES:
             process = host.run_command("procedure", "--language", language)
             assert process.returncode == 0, process.stderr
@@ -106,7 +119,7 @@ def test_a_native_host_has_no_stamp_filter_in_its_procedure(mode: str) -> None:
             text = page.body.text() if page.body else ""
             assert f"{mode} mode" in text or f"Betriebsart {mode})" in text
             assert "stamp\nfilter" not in text and "Stempelfilter" not in text
-            assert "cleanup(8)" in text
+            assert "cleanup(8)" in text and f"({FILTER})" in text
             nodes = page.css("h1, h2, p, tr, th, td, code")
             shapes.append([node.tag for node in nodes])
     assert shapes[0] == shapes[1]

@@ -7,7 +7,7 @@ import pytest
 from postfix_archive.store import fallback
 
 from mails import LEGAL, event_kinds, mail, one_delivery, record_of
-from private_postfix import PrivatePostfix
+from private_postfix import CAPTURE_TABLE, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
@@ -68,3 +68,34 @@ def test_a_capsule_whose_key_is_lost_waits_for_ever_and_is_reported() -> None:
         postfix.wait_for_empty_queue()
         record_of(postfix, "sealed")
         record_of(postfix, "meanwhile")
+
+
+def test_capture_maps_are_made_anew_with_the_new_key_and_spare_files_of_others() -> (
+    None
+):
+    with PrivatePostfix(mode="native") as postfix:
+        table = postfix.etc / CAPTURE_TABLE
+        before = table.read_text()
+        assert postfix.run_command("key", "rotate").returncode == 0
+        process = postfix.run_command("key", "capture-maps")
+        assert process.returncode == 0, process.stderr
+        assert process.stdout == f"{table}: {LEGAL}\n"
+        assert table.read_text() != before and table.stat().st_mode & 0o777 == 0o600
+        postfix.send(mail("new"))
+        postfix.wait_for_empty_queue()
+        record_of(postfix, "new")
+
+        table.write_text("/^bob@/ carol@example.net\n")
+        process = postfix.run_command("key", "capture-maps")
+        assert process.returncode == 1
+        assert process.stderr.count("\n") == 1 and f"{table} exists" in process.stderr
+        assert table.read_text() == "/^bob@/ carol@example.net\n"
+
+
+def test_capture_maps_are_for_native_mode_alone() -> None:
+    with PrivatePostfix() as postfix:
+        process = postfix.run_command("key", "capture-maps")
+        assert process.returncode == 1
+        assert process.stderr.count("\n") == 1
+        assert "recipient_bcc_maps names no capture map" in process.stderr
+        assert not (postfix.etc / CAPTURE_TABLE).exists()

@@ -24,6 +24,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "key create": [[], ["--id", "other", "--owner", USER]],
     "key rotate": [[]],
     "key helo": [[]],
+    "key capture-maps": [[]],
     "list": [[], ["--json", "--last", "1"], ["--until", "2000-01-01"]],
     "show": [["ID"], ["--raw", "ID"], ["--original", "ID"], ["--outcome", "ID"]],
     "export": [["--format", "csv", "OUT"]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import smtplib
 import subprocess
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.postfix import archive_services
+from postfix_archive.postfix import archive_services, capture_maps
 
-from mails import archives_of, mail, one_delivery
+from mails import LEGAL, archives_of, mail, one_delivery
 from private_postfix import PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
@@ -199,6 +200,35 @@ def test_tables_warn_of_mail_that_bypasses_the_filter() -> None:
         assert not (postfix.etc / "a").exists()
         assert "make install ON_REQUEST=yes" in process.stderr
         assert ON_REQUEST["content_filter"] in process.stderr
+
+
+def test_tables_warn_of_mail_that_native_mode_does_not_capture() -> None:
+    with PrivatePostfix(mode="native") as postfix:
+        write_sources(postfix, {"texthash:a": "x ARCHIVE legal@example.com\n"})
+        process = run_tables(postfix)
+        assert process.returncode == 0
+        assert "make install ON_REQUEST=yes" in process.stderr
+        assert "content_filter" not in process.stderr
+        [(name, value)] = re.findall(r"^  (\S+) = (.*)$", process.stderr, re.M)
+        postfix.postconf(**{name: value})
+        assert run_tables(postfix).stderr == ""
+
+
+def test_a_native_host_that_captures_all_mail_knows_the_archive_of_main_cf() -> None:
+    """postconf(1) does not list a parameter that no other one uses."""
+    parameter = capture_maps.PARAMETER
+    on_request = {parameter: capture_maps.main_expression(on_request=True)}
+    with PrivatePostfix(mode="native", main=on_request) as postfix:
+        assert f"pickup/unix: {LEGAL}\n" in explain(
+            postfix, "--from", "a@example.org", "--to", "b@example.net"
+        )
+        findings = json.loads(postfix.run_command("doctor", "--json").stdout)[
+            "findings"
+        ]
+        assert "capture-map" not in [each["check"] for each in findings]
+        postfix.send(mail("one"))
+        postfix.wait_for_empty_queue()
+        assert archives_of(postfix, "one") == [LEGAL]
 
 
 def test_an_error_is_one_line_and_nothing_is_written() -> None:

@@ -139,6 +139,7 @@ def test_native_pipe_differs_by_its_transport_alone() -> None:
     } == {
         "transport_maps",
         "archive-capture_destination_recipient_limit",
+        "archive-capture_destination_concurrency_limit",
         "archive-capture_time_limit",
     }
     assert captures(workers) == captures(processes)
