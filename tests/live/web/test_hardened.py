@@ -73,6 +73,11 @@ class HardenedHost(WebHost):
         assert process.returncode, command
         return process.stderr
 
+    def children(self) -> str:
+        """Return the process ids of the server's child processes."""
+        pid = self._server.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
     def status(self) -> dict[str, str]:
         """Return the rights of the server's process; see proc(5)."""
         lines = Path(f"/proc/{self._server.pid}/status").read_text().splitlines()
@@ -85,6 +90,16 @@ class HardenedHost(WebHost):
 def host() -> Iterator[HardenedHost]:
     with HardenedHost(web_mails.fill) as instance:
         yield instance
+
+
+def test_server_has_a_process_for_the_first_message(
+    host: HardenedHost, browser: Browser
+) -> None:
+    """A first search would have hits without text: it takes longer than a page may."""
+    visit = browser.visit(host.url)
+    visit.go("/login")
+    assert host.children()
+    visit.close()
 
 
 def test_server_can_do_its_work(host: HardenedHost, browser: Browser) -> None:
