@@ -75,8 +75,13 @@ class Part(NamedTuple):
         return self.nested.raw() if self.nested else _decoded(self.entity)
 
     def start(self, size: int) -> bytes:
-        """Return the first bytes of the content; text without a copy of the rest."""
-        if self.nested is None and _encoding(self.entity) not in (*ENCODED, *UUENCODED):
+        """Return the first bytes of the content; mostly without reading the rest."""
+        encoding = "" if self.nested else _encoding(self.entity)
+        if encoding == "base64":  # twice as long at most, unless its lines are short
+            start = _decoded_base64(self.entity.body(2 * size))
+            if len(start) >= size:
+                return start[:size]
+        elif not self.nested and encoding not in (*ENCODED, *UUENCODED):
             return self.entity.body(size)
         return self.content()[:size]
 
@@ -176,11 +181,19 @@ def _decoded(entity: Entity) -> bytes:
     if encoding == "quoted-printable":
         return binascii.a2b_qp(body)
     if encoding == "base64":
-        for padding in (b"", b"=="):  # missing where a message was cut
-            with contextlib.suppress(binascii.Error):
-                return binascii.a2b_base64(body + padding)
-        return _decoded_by_email(body, encoding)
+        return _decoded_base64(body)
     return _decoded_by_email(body, encoding) if encoding in UUENCODED else body
+
+
+def _decoded_base64(body: bytes) -> bytes:
+    """Return a decoded body; if it was cut, up to there.
+
+    It may lack the padding, or end after one digit of four.
+    """
+    for end, padding in ((None, b""), (None, b"=="), (-1, b"")):
+        with contextlib.suppress(binascii.Error):
+            return binascii.a2b_base64(body[:end] + padding)
+    return _decoded_by_email(body, "base64")
 
 
 def _decoded_by_email(body: bytes, encoding: str) -> bytes:

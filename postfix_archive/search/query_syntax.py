@@ -5,6 +5,7 @@ Used by query_fields. Pure. Raises QueryInvalid with the place of the error.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from postfix_archive.search.query_nodes import All, Any, Node, Not, Range, Word
 
 LENGTH_LIMIT = 10_000  # characters of a query
 DEPTH_LIMIT = 40  # of parentheses and operators; FTS5 allows 256, SQLite 1000
+CACHE_SIZE = 20  # queries: a page of hits needs the nodes of one three times
 TERM_LIMIT = 500  # words, phrases and ranges
 POSITION = re.compile(r"at position ([0-9]+)")
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -25,6 +27,7 @@ ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 QUOTED_OR_BRACKETED = re.compile(r'"(?:\\.|[^"\\])*"|<([^\s<>"\\]*)>')
 
 
+@functools.lru_cache(CACHE_SIZE)
 def parse(query: str) -> Node:
     """Return the nodes of a query. Raises QueryInvalid."""
     if len(query) > LENGTH_LIMIT:

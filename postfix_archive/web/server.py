@@ -130,8 +130,9 @@ def serve(settings: Settings, config_directory: str, location: str = "") -> None
     user = web_user(settings)
     with listen(location) as listener:
         _become(user)
-        from postfix_archive.web import app
+        from postfix_archive.web import app, extractors
 
+        extractors.start()
         access_service.fetch_copies(settings)
         server = make_server(app.create_app(settings, web), listener)
         signal.signal(signal.SIGTERM, _stop)

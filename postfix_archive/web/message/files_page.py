@@ -94,7 +94,8 @@ def html(archive: str, archive_id: str, number: int) -> Response:
         found = top.part(number)
         if found.media_type not in extraction_html.MEDIA_TYPES:
             raise RecordNotFound(_("this part is no HTML"))
-        source = extraction_html.source(found.content(), found.charset)
+        start = found.start(extraction_html.SOURCE_LIMIT)
+        source = extraction_html.source(start, found.charset)
         images = _images(top, found, source)
     try:
         cleaned = html_process.clean(source, images, _("leads to"))

@@ -72,6 +72,7 @@ class VisibleArchives:
         self._user = user
         self._reason = reason
         self._found: dict[tuple[str, str], Hit] = {}  # by search()
+        self._made: dict[tuple[object, ...], list[Search]] = {}  # by _searches()
 
     @cached_property
     def names(self) -> list[str]:
@@ -275,7 +276,18 @@ class VisibleArchives:
     def _searches(
         self, query: str, sort: str, archives: Sequence[str], now: float | None = None
     ) -> list[Search]:
-        """Return one search for what is read whole, and one for the user's own mail."""
+        """Return one search for what is read whole, and one for the user's own mail.
+
+        Once for each query: a page of hits and their groups are of the same.
+        """
+        key = (query, sort, *archives, now)
+        if key not in self._made:
+            self._made[key] = self._make_searches(query, sort, archives, now)
+        return self._made[key]
+
+    def _make_searches(
+        self, query: str, sort: str, archives: Sequence[str], now: float | None
+    ) -> list[Search]:
         node = search.parse(query)
         whole = [each for each in archives if self._user.may_read_all(each)]
         own = [each for each in archives if each not in whole]

@@ -19,6 +19,20 @@ pytestmark = pytest.mark.live
 PAGE_BYTES = 60_000  # as the browser counts them, without mail
 VIEWS: list[tuple[int, Scheme]] = [(1280, "light"), (320, "dark")]
 USERS = ("anna", "otto", "adam", "bob")
+GERMAN = ("anna", "adam")  # read pages with longer words
+# The words of a page that are on two lines, as in a column as narrow as a letter.
+BROKEN_WORDS = r"""() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+  const broken = [], range = document.createRange()
+  for (let node; (node = walker.nextNode()); )
+    for (const match of node.data.matchAll(/(?<!\S)\p{L}{2,20}(?!\S)/gu)) {
+      range.setStart(node, match.index)
+      range.setEnd(node, match.index + match[0].length)
+      const lines = [...range.getClientRects()].map(each => each.top)
+      if (new Set(lines).size > 1) broken.push(match[0])
+    }
+  return broken
+}"""
 PAGE_LIMIT = 40  # pages of a walk
 
 
@@ -54,6 +68,8 @@ def problems(visit: Visit, axe: str) -> Iterator[str]:
         scroll = visit.page.evaluate("document.documentElement.scrollWidth")
         if scroll > width:
             yield f"{place}: {scroll} px wide"
+        for each in visit.page.evaluate(BROKEN_WORDS):
+            yield f"{place}: {each} is on two lines"
 
 
 @pytest.mark.parametrize("name", USERS)
@@ -65,6 +81,8 @@ def test_pages_are_accessible(
     visit.go("/login")
     found = [*problems(visit, axe)]
     visit.log_in(name)
+    if name in GERMAN:
+        visit.page.click("footer >> text=Deutsch")
     found += [each for _ in walk(visit) for each in problems(visit, axe)]
     assert not found
     visit.close()

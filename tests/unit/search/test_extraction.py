@@ -187,6 +187,14 @@ def test_the_size_of_an_attachment_is_that_of_its_decoded_bytes(encoding: str) -
     assert found.attachments[0].size == len(content)
 
 
+def test_base64_is_decoded_up_to_where_it_was_cut() -> None:
+    content = b"x, decoded up to here\n" * 9
+    encoded = base64.encodebytes(content)
+    for end in range(len(encoded) - 8, len(encoded)):
+        found = text_of(b"text/plain", encoded[:end], b"base64")
+        assert len(found) > 180 and content.startswith(found.encode())
+
+
 @pytest.mark.parametrize(
     ("declared", "raw", "text"),
     [

@@ -58,6 +58,15 @@ def test_large_attachment_is_in_memory_once(shift: int) -> None:
     assert [each.size for each in parts] == [5, -1]
 
 
+@pytest.mark.parametrize("shift", range(4))
+def test_large_text_in_base64_is_decoded_as_far_as_it_is_shown(shift: int) -> None:
+    start = b"X: " + b"x" * shift + b"\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    for line in (b"VGhl" * 19 + b"\r\n", b"VGhl\r\n" * 9, b"VGhl"):
+        peak, text, _ = read(start, line)
+        assert peak < MESSAGE_LIMIT * 3 // 2
+        assert text == "The" * (reader.TEXT_LIMIT // 3) + "Th"
+
+
 def test_large_text_and_html_are_in_memory_not_three_times() -> None:
     for kind, limit in ((b"plain", ONCE), (b"html", TWICE)):
         start = b"Subject: large\r\nContent-Type: text/%s\r\n\r\n" % kind

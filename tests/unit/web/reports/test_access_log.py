@@ -131,3 +131,8 @@ def test_verdict_of_the_chain(tmp_path: Path) -> None:
     segment.write_bytes(content.replace(b"number 3", b"number 9"))
     page = web_site.post(client, "/access-log/verify").text
     assert "broken or damaged" in page and "details" in page, page
+
+
+def test_who_has_read_is_named_in_the_readers_language(site: Site) -> None:
+    page = site.log_in("otto").get("/access-log?language=de").text
+    assert "eve auf der Webseite" in page and "on the web page" not in page
