@@ -57,6 +57,7 @@ SECONDS = {
     "stamp_filter/test_envelope.py": 47,
     "outcomes/test_outcomes_faults.py": 44,
     "install/test_install_lmtp.py": 43,
+    "install/test_install_native_dovecot.py": 20,
     "config/test_keys.py": 40,
     "stamp_filter/test_killed.py": 38,
     "status/test_monitoring.py": 36,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,25 @@ REINJECTION_ENTRY = (
     "no_header_body_checks,no_unknown_recipient_checks,no_milters"
     " -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
 )
+# Tags are for local recipients. Capture recipients are local only if amavis is told so.
+TAG_CONF = """\
+use strict;
+@local_domains_acl = ( %s );
+$subject_tag_maps_by_ccat{+CC_BADH} = [ '***BAD*** ' ];
+1;
+"""
+HERE = f"'.{HOST}'"
+HERE_AND_CAPTURE = f"{HERE}, 'archive-request.invalid'"
+TAGGED = "Subject: ***BAD*** twice"
+BAD_HEADER = "Subject: twice\nSubject: twice\n\nhello\n"
+BANNED = """\
+Subject: banned
+MIME-Version: 1.0
+Content-Type: application/octet-stream; name="x.exe"
+Content-Disposition: attachment; filename="x.exe"
+
+MZ
+"""
 MORE_SERVICES = (
     "2525 inet n - n - - smtpd -o smtpd_client_restrictions=permit_mynetworks,reject"
     " -o smtpd_banner=two"
@@ -81,6 +101,16 @@ def start_amavis(host: WholeHost) -> None:
 def mode(request: pytest.FixtureRequest) -> str:
     """Each mode."""
     return str(request.param)
+
+
+def stop_amavis(host: WholeHost) -> None:
+    host.run("kill $(cat /var/lib/amavis/amavisd.pid)")
+    host.wait(f"! {IS_AMAVIS_READY}", "amavisd-new has ended")
+
+
+def raise_recipient_limit(host: WholeHost) -> None:
+    """As native mode needs it."""
+    host.run("postconf -e smtp-amavis_destination_recipient_limit=2000")
 
 
 def install(host: WholeHost, wheels: Path, mode: str, options: str = "") -> str:
@@ -127,12 +157,15 @@ def test_the_filter_comes_behind_the_archive(
     assert mailbox(host, "bob").count(AMAVIS_RECEIVED) == 2
 
 
+@pytest.mark.parametrize("mode", ["pipe", "lmtp", "native"])
 def test_the_archive_comes_behind_the_filter(
     host: WholeHost, wheels: Path, mode: str
 ) -> None:
+    raise_recipient_limit(host)
     host.run(f"postconf -e content_filter={FILTER} && postfix start")
     before = host.configuration()
-    install(host, wheels, mode, "ARCHIVE_POSITION=after")
+    position = "" if mode == "native" else "ARCHIVE_POSITION=after"
+    install(host, wheels, mode, position)
     assert host.output("postconf -h content_filter") == FILTER
     assert "OK: " in host.output("postfix-archive doctor")
 
@@ -143,8 +176,9 @@ def test_the_archive_comes_behind_the_filter(
     [record] = records(host)
     assert sorted(record["recipients"]) == [BOB, CAROL]
     assert AMAVIS_RECEIVED in original(host, record)
-    assert "nothing to change" in install(host, wheels, mode, "ARCHIVE_POSITION=after")
+    assert "nothing to change" in install(host, wheels, mode, position)
 
+    stop_amavis(host)  # it keeps a connection, for which uninstall would wait
     host.run("make uninstall")
     assert host.configuration() == before
 
@@ -191,24 +225,28 @@ def test_a_service_without_the_filter_stays_without(
     assert len(records(host)) == 2
 
 
+@pytest.mark.parametrize("mode", ["pipe", "lmtp", "native"])
 def test_a_filter_that_is_down_loses_and_doubles_nothing(
     host: WholeHost, wheels: Path, mode: str
 ) -> None:
+    raise_recipient_limit(host)
     host.run(f"postconf -e content_filter={FILTER} minimal_backoff_time=1s")
     host.run("postconf -e maximal_backoff_time=2s queue_run_delay=1s && postfix start")
     install(host, wheels, mode)
     host.wait_for_empty_queue()
-    host.run("kill $(cat /var/lib/amavis/amavisd.pid)")
-    host.wait(f"! {IS_AMAVIS_READY}", "amavisd-new has ended")
+    stop_amavis(host)
     host.send("one")
     host.wait(
         "grep -q 'status=deferred .*10024: Connection refused' /var/log/postfix.log",
         "the message waits for the filter",
     )
-    host.wait(
-        "postfix-archive list --json | grep -v archive-probe | grep -q archived",
-        "the message in the archive",
-    )
+    if mode == "native":  # which archives what comes out of the filter
+        assert not records(host)
+    else:
+        host.wait(
+            "postfix-archive list --json | grep -v archive-probe | grep -q archived",
+            "the message in the archive",
+        )
     assert mailbox(host, "bob") == ""
     start_amavis(host)
     host.wait_for_empty_queue()
@@ -241,3 +279,60 @@ def test_a_service_that_maps_behind_the_filter_alone_maps_there_once(
     assert recipients[0] == [BOB]  # what the client sent, before mapping
     host.run("make uninstall")
     assert host.configuration() == before
+
+
+def test_native_mode_archives_what_the_filter_passes_on(
+    host: WholeHost, wheels: Path
+) -> None:
+    """Not what it discards; once for all, as the capture recipients get it."""
+    host.run(f"postconf -e content_filter={FILTER} && postfix start")
+    command = f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} MODE=native"
+    refused = host.run(command, is_failure_expected=True).stderr
+    [cure] = re.findall(r"run (postconf -e '.*')", refused)
+    host.run(cure)
+    install(host, wheels, "native")
+    sendmail = f"sendmail -i -f alice@example.org {BOB} {CAROL}"
+
+    host.run(sendmail, stdin=BANNED)
+    host.wait_for_empty_queue()
+    host.run("grep -q '250 2.7.0 Ok, discarded' /var/log/postfix.log")
+    assert not records(host) and not mailbox(host, "bob")
+
+    for local_domains in (HERE, HERE_AND_CAPTURE):
+        stop_amavis(host)
+        tag_conf = TAG_CONF % local_domains
+        host.run("cat > /etc/amavis/conf.d/60-tag", stdin=tag_conf)
+        start_amavis(host)
+        host.run(sendmail, stdin=BAD_HEADER)
+        host.wait_for_empty_queue()
+        *_, record = records(host)
+        assert sorted(record["recipients"]) == [BOB, CAROL]
+        content = original(host, record)
+        assert AMAVIS_RECEIVED in content
+        assert (TAGGED in content) == (local_domains == HERE_AND_CAPTURE)
+    assert len(records(host)) == mailbox(host, "bob").count("\nhello") == 2
+    host.run("postfix-archive outcomes --once")
+    # Where amavis splits the message, as the first time, the follower knows no outcome.
+    assert records(host)[-1]["outcomes"] == {"delivered": 2}
+
+
+def test_mail_of_a_before_queue_filter_has_one_record_in_native_mode(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run("postconf -P smtp/inet/smtpd_proxy_filter=127.0.0.1:10024")
+    host.run("postfix start")
+    install(host, wheels, "native")
+    assert "OK: " in host.output("postfix-archive doctor")
+    host.send("one", BOB, CAROL)
+    host.run(
+        f"sendmail -f alice@example.org {BOB}", stdin="Subject: by hand\n\nhello\n"
+    )
+    host.wait_for_empty_queue()
+    for name, count in (("bob", 2), ("carol", 1)):
+        assert mailbox(host, name).count("\nhello") == count
+    assert sorted(sorted(e["recipients"]) for e in records(host)) == [
+        [BOB],
+        [BOB, CAROL],
+    ]
+    [filtered] = [e for e in records(host) if len(e["recipients"]) == 2]
+    assert AMAVIS_RECEIVED in original(host, filtered)
