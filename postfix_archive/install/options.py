@@ -242,9 +242,10 @@ def _parse_position(value: str) -> str:
 
 
 def _parse_mode(value: str) -> str:
-    if value and value not in archive_services.MODES:
+    *others, last = archive_services.MODES
+    if value and value not in (*others, last):
         raise InstallRefused(
-            f"{_assignment('MODE', value)}: must be {', '.join(archive_services.MODES)}"
+            f"{_assignment('MODE', value)}: must be {', '.join(others)} or {last}"
             " (how mail reaches the archive: docs/installing.md)"
         )
     return value

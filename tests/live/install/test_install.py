@@ -722,7 +722,7 @@ REFUSED = {
     ),
     "no mode": (
         f"make install {ARCHIVE} MODE=spawn",
-        "must be pipe, lmtp or native",
+        "must be pipe, lmtp, native or native-pipe",
     ),
     "no name of a service": (
         "make install ARCHIVE=a=b@x.org MODE=lmtp",
