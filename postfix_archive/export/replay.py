@@ -12,6 +12,7 @@ and PostfixRefused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -89,26 +90,23 @@ class Replay:
         head = content.head()
         is_ascii_header = head[: header.end(head)].isascii()
         addresses = [each.final for each in recipients]
-        session = smtp_client.Session(port)
-        if not self.is_of_copies:
-            nonce = os.urandom(replay_ident.NONCE_BYTES)
-            ident = replay_ident.make(self.keys.current, nonce)
-            session.prepare_xforward(Client(), ident, local=False)
-        is_sent = session.send_envelope(
-            self.settings.archive_sender,
-            recipients,
-            smtputf8=not is_ascii_header or not all(map(bytes.isascii, addresses)),
-            eightbit=not content.shape().is_ascii,
-        )
-        if not is_sent:
-            session.close()
-            raise ReplayFailed(
-                f"{message.event['id']}: SMTP cannot carry an address of its envelope;"
-                " give --to"
+        with contextlib.closing(smtp_client.Session(port)) as session:
+            if not self.is_of_copies:
+                nonce = os.urandom(replay_ident.NONCE_BYTES)
+                ident = replay_ident.make(self.keys.current, nonce)
+                session.prepare_xforward(Client(), ident, local=False)
+            is_sent = session.send_envelope(
+                self.settings.archive_sender,
+                recipients,
+                smtputf8=not is_ascii_header or not all(map(bytes.isascii, addresses)),
+                eightbit=not content.shape().is_ascii,
             )
-        queue_id = session.send_message(smtp_data.chain((stamps,), chunks))
-        session.close()
-        return queue_id
+            if not is_sent:
+                raise ReplayFailed(
+                    f"{message.event['id']}: SMTP cannot carry an address of its"
+                    " envelope; give --to"
+                )
+            return session.send_message(smtp_data.chain((stamps,), chunks))
 
     def _stamps(self, message: StoredMessage, content: Spool) -> bytes:
         """Return a stamp of the record for each archive that the message went to."""

@@ -241,7 +241,10 @@ def test_a_name_that_several_people_use_decides_no_erasure(page: Page) -> None:
 
 def test_a_message_goes_to_an_address_that_is_allowed(page: Page) -> None:
     page.set(archive_replay_to=f"other@example.com, {ALLOWED}")
-    with Peer(lambda *_: "250 2.0.0 Ok: queued as 4ZREPLAY") as peer:
+    with Peer(
+        lambda *_: "250 2.0.0 Ok: queued as 4ZREPLAY",
+        extensions=("8BITMIME", "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"),
+    ) as peer:
         page.set(archive_handback_address=f"127.0.0.1:{peer.port}")
         queue_id = replay(page, ALLOWED.upper())
     [message] = peer.accepted

@@ -28,7 +28,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.message import dates
 from postfix_archive.retention import holds, removal
-from postfix_archive.search import archive_index, look_up
+from postfix_archive.search import archive_index, look_up, query_syntax
 from postfix_archive.search.match import Matcher
 from postfix_archive.store import journal, verifier
 from postfix_archive.store.outcome import Outcome
@@ -449,5 +449,6 @@ def test_a_query_that_an_update_no_longer_reads_gives_an_error(
     add(store, "x", "--query=contract")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("postfix_archive.search.query_syntax.LENGTH_LIMIT", 3)
+        query_syntax.parse.cache_clear()
         with pytest.raises(HoldRefused, match="the hold x is no query any more"):
             covering(store, contract)
