@@ -177,14 +177,14 @@ removal took 61 s of CPU (retention.md). Queries were not measured at this size.
 | `show ID`, no index | | 1.1 s: reads 640 MB | |
 | `list --last 20` | 150 ms, 60 MB | 109 ms, 19 MB | yes |
 | `list --last 20`, no index | | 0.6 s | |
-| web page with pauses: hits, next, message | p95 300, 300, 150 ms | 287, 254, 56 | yes |
+| web page, pauses: hits, next, message | p95 300, 300, 150 ms | 287, 254, 56 | yes |
 | the same without pauses | p95 300, 300, 150 ms | 626, 613, 246 | no |
 
 The web page had ten users (web-performance.md). Its bars do not say whether they pause;
-without pauses ten are always waiting, and a page takes 58 ms of CPU. While a third of the messages or more are not in
-the index yet, `show` and `list` read the rest of the journal: with 588,805 messages
-left, `show` took 1.7 s and `list` 0.7 s. The index was made beside other work, so its
-CPU time is not comparable.
+without pauses ten are always waiting, and a page takes 58 ms of CPU. While many
+messages are not in the index yet, `show` and `list` read the rest of the journal: with
+588,805 messages left, `show` took 1.7 s and `list` 0.7 s. The index was made beside
+other work, so its CPU time is not comparable.
 """
 
 Result = dict[str, Any]
