@@ -4,10 +4,9 @@ Used by ``postfix-archive replay``. An original gets the stamp of its record on 
 the stamp filter would have put it there, and goes to the reinjection port: no stamp
 filter sees it on this host, and elsewhere the stamp is valid. The log has an IDENT by
 which reconcile and the doctor know it (message/replay_ident). In native mode its record
-gets a supplement with the new recipients. A copy gets the stamp of
-a mailed copy and goes the way of mailed copies. Their bytes are not changed, so DKIM
-signatures verify. Raises ReplayFailed, RecordDamaged, StoreFailed, PostfixUnreachable
-and PostfixRefused.
+gets a supplement with the new recipients. A copy gets the stamp of a mailed copy and
+goes the way of mailed copies. Their bytes are not changed, so DKIM signatures verify.
+Raises ReplayFailed, RecordDamaged, StoreFailed, PostfixUnreachable and PostfixRefused.
 """
 
 from __future__ import annotations
